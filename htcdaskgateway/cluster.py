@@ -1,0 +1,277 @@
+"""HTCGatewayCluster: a Dask Gateway cluster whose workers are HTCondor jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from dask_gateway import Gateway, GatewayCluster
+
+from . import config, staging
+from .condor import Condor
+from .errors import CondorError, ConfigError, SchedulerError
+from .fleet import Fleet, cluster_constraint, remove_jobs
+from .gateway import HTCGateway
+from .jobs import WorkerJobs
+from .scheduler import SchedulerLink
+from .spec import KEYWORDS, WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+# How long a look at the queue may hold up the text that describes a cluster, in seconds.
+_REPR_TIMEOUT = 5.0
+
+
+class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
+    """A Dask Gateway cluster whose workers are HTCondor jobs.
+
+    Usually made by `HTCGateway.new_cluster` or `HTCGateway.connect`.
+
+    Parameters
+    ----------
+    address, proxy_address, public_address, auth, asynchronous, loop
+        As for `dask_gateway.GatewayCluster`.
+    cluster_options : dask_gateway.options.Options, optional
+        Options of the gateway server; they reach it untouched.
+    shutdown_on_close : bool, optional
+        Whether closing this object shuts the cluster down and removes its jobs.
+    **kwargs
+        The keywords of `WorkerSpec` describe a worker. All others are options of the gateway server.
+
+    Raises
+    ------
+    ConfigError, CondorNotFoundError, StagingError, TemplateError
+        Something that the workers need is not right; raised before the server is asked for anything.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        proxy_address: str | int | None = None,
+        public_address: str | None = None,
+        auth: Any = None,
+        cluster_options: Any = None,
+        shutdown_on_close: bool = True,
+        asynchronous: bool = False,
+        loop: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        config.load_dotenv()
+        worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
+        self._spec = WorkerSpec.from_keywords(**worker)
+        super().__init__(
+            address=address,
+            proxy_address=proxy_address,
+            public_address=public_address,
+            auth=auth,
+            cluster_options=cluster_options,
+            shutdown_on_close=shutdown_on_close,
+            asynchronous=asynchronous,
+            loop=loop,
+            **kwargs,
+        )
+
+    def _init_internal(
+        self,
+        address: str | None = None,
+        proxy_address: str | int | None = None,
+        public_address: str | None = None,
+        auth: Any = None,
+        asynchronous: bool = False,
+        loop: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        config.load_dotenv()
+        self.status = "created"
+        self._fleet: Fleet | None = None
+        self._fresh = name is None
+        self._condor = Condor()
+        if name is not None:
+            staging.check_cluster_name(name)
+        if self._fresh:
+            # What cannot work is found out before the server starts a scheduler.
+            staging.check_root()
+            staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
+        self._gateway = HTCGateway(
+            address=address,
+            proxy_address=proxy_address,
+            public_address=public_address,
+            auth=auth,
+            asynchronous=asynchronous,
+            loop=loop,
+        )
+        super()._init_internal(
+            address=self._gateway.address,
+            proxy_address=self._gateway.proxy_address,
+            public_address=self._gateway._public_address,
+            auth=self._gateway.auth,
+            asynchronous=asynchronous,
+            loop=self._gateway.loop,
+            name=name,
+            **kwargs,
+        )
+
+    @property
+    def gateway(self) -> HTCGateway:
+        """The client of the gateway server."""
+        return self._gateway
+
+    @gateway.setter
+    def gateway(self, stock: Gateway) -> None:
+        # GatewayCluster makes a plain Gateway of its own, by name; this cluster's is in place already.
+        pass
+
+    @property
+    def spec(self) -> WorkerSpec:
+        """What one worker needs."""
+        if not hasattr(self, "_spec"):
+            self._spec = WorkerSpec.from_keywords()
+        return self._spec
+
+    @property
+    def fleet(self) -> Fleet:
+        """The cluster's worker jobs.
+
+        Raises
+        ------
+        SchedulerError
+            The cluster has not been started or is closed.
+        """
+        if self._fleet is None:
+            raise SchedulerError(f"the cluster {self.name or ''} is {self.status}")
+        return self._fleet
+
+    async def _start_async(self) -> None:
+        if self.status in ("closing", "closed"):
+            return
+        await super()._start_async()
+        link = SchedulerLink(self.scheduler_comm)
+        await link.install()
+        if self._fresh:
+            await link.note(spec=self.spec.to_dict())
+            await self._sweep()
+        else:
+            noted = await link.noted("spec")
+            self._spec = WorkerSpec.from_dict(noted) if noted else WorkerSpec.from_keywords()
+        stage = staging.Staging(self.name, self.spec)
+        stage.write(self.scheduler_address, self.security.tls_cert, self.security.tls_key)
+        self._fleet = Fleet(self._condor, stage, link, fresh=self._fresh)
+
+    async def _sweep(self) -> None:
+        """Remove what clients that died have left in the staging directory."""
+        leftovers = [name for name in staging.leftovers() if name != self.name]
+        if not leftovers:
+            return
+        known = {report.name for report in await self.gateway._clusters()}
+        try:
+            for name in leftovers:
+                if name not in known and not await self._condor.query(cluster_constraint(name), ["ClusterId"]):
+                    staging.sweep(name)
+        except CondorError as error:
+            logger.warning("what former clusters left behind could not be cleaned up: %s", error)
+
+    async def _stop_internal(self, shutdown: bool | None = None) -> None:
+        if shutdown is None:
+            shutdown = self.shutdown_on_close
+        shutdown = shutdown and self.name is not None
+        fleet, self._fleet = self._fleet, None
+        try:
+            if fleet is not None:
+                await (fleet.abandon() if shutdown else fleet.close())
+            if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
+                await remove_jobs(self._condor, self.name)
+        finally:
+            # The server is told also where jobs could not be removed: workers without a scheduler leave.
+            await super()._stop_internal(shutdown=False)
+            if shutdown:
+                try:
+                    await Gateway._stop_cluster(self.gateway, self.name)
+                finally:
+                    await self.gateway._cleanup()
+        if shutdown:
+            staging.remove_credentials(self.name)
+
+    def close(self, shutdown: bool | None = None) -> Any:
+        """Close this object, and shut the cluster down or leave it running.
+
+        Parameters
+        ----------
+        shutdown : bool, optional
+            True: remove all worker jobs, whoever has submitted them, stop the scheduler and remove the
+            credentials. False: leave all that as it is for who connects next. Default: ``shutdown_on_close``.
+
+        Raises
+        ------
+        CondorError
+            Jobs may remain in the queue; the message says how to remove them.
+        """
+        try:
+            return super().close(shutdown=shutdown)
+        except BaseException:
+            if not self.asynchronous:
+                self.gateway.close()
+            raise
+
+    def scale(self, n: int, **kwargs: Any) -> Any:
+        """Bring the cluster to `n` workers.
+
+        Jobs that wait in the queue or are held count as workers that have been asked for. Scaling down removes
+        those first, then the workers that the scheduler finds cheapest, after their results have moved.
+
+        Parameters
+        ----------
+        n : int
+            The number of workers, at least 0. Asking for the same number again changes nothing.
+
+        Raises
+        ------
+        ConfigError
+            `n` is not such a number.
+        CondorError, SchedulerError
+            It could not be done; scaling again is safe.
+        """
+        return self.gateway.sync(self._scale, n, **kwargs)
+
+    async def _scale(self, n: int) -> None:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ConfigError(f"scale({n!r}): the number of workers is a whole number of at least 0")
+        await self.fleet.scale(n)
+
+    def jobs(self) -> Any:
+        """Return the cluster's worker jobs.
+
+        Returns
+        -------
+        WorkerJobs
+            A list of `WorkerJob`, no older than ``htcdaskgateway.condor.poll-interval``.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        return self.gateway.sync(self._jobs)
+
+    async def _jobs(self) -> WorkerJobs:
+        return await self.fleet.look()
+
+    def __repr__(self) -> str:
+        return f"HTCGatewayCluster<{self.name}, status={self.status}{self._jobs_in_words()}>"
+
+    def _jobs_in_words(self) -> str:
+        if self._fleet is None:
+            return ""
+        if not self.asynchronous and self.status == "running" and not self._on_loop():
+            try:
+                self.gateway.sync(asyncio.wait_for, self._fleet.look(), _REPR_TIMEOUT)
+            except (CondorError, asyncio.TimeoutError) as error:
+                return f", jobs unknown ({str(error).splitlines()[0] if str(error) else 'the schedd is slow'})"
+        return f", jobs: {self._fleet.seen.summary()}"
+
+    def _on_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self.loop.asyncio_loop
+        except RuntimeError:
+            return False

@@ -1,0 +1,376 @@
+"""The command line of HTCondor: find its tools, run them with a time limit, type their errors.
+
+The library starts processes here and nowhere else. What the tools print, and with which exit code, was
+measured on HTCondor 23.9 and 25.14; ``docs/htcondor.md`` has the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import config
+from .errors import (
+    CondorAuthenticationError,
+    CondorConfigError,
+    CondorError,
+    CondorNotFoundError,
+    CondorTimeoutError,
+    CondorUnreachableError,
+)
+
+logger = logging.getLogger(__name__)
+
+# Secrets of the gateway that no tool of HTCondor needs, lest a site's `getenv` puts them into a job.
+_NOT_FOR_TOOLS = ("DASK_GATEWAY_PASSWORD", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+
+_ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
+    (CondorAuthenticationError, re.compile(r"AUTHENTICATE|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
+    (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
+    (
+        CondorUnreachableError,
+        re.compile(
+            r"Can't find address|Failed to connect|Failed to fetch ads|Connection refused|SECMAN|CEDAR"
+            r"|communication error|Couldn't contact|Can't connect|Unable to locate|Connect failure",
+            re.I,
+        ),
+    ),
+)
+_NO_MATCH = re.compile(
+    r"Couldn't find/(?:remove|hold|release)|Job \d+\.\d+ not found|There are no jobs in the queue"
+)
+_ARRAY = re.compile(r"^\[\s*[{\]]", re.M)
+_TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
+_TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A tool of HTCondor that ended: its command line, exit code and words."""
+
+    command: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def find_bin_dir() -> Path:
+    """Find the directory of HTCondor's command line tools.
+
+    ``CONDOR_BIN_DIR`` or else ``htcdaskgateway.condor.bin-dir`` is taken at its word; without them the
+    environment of the running Python is looked at, and then ``PATH``.
+
+    Returns
+    -------
+    pathlib.Path
+        A directory that holds ``condor_submit``, ``condor_q`` and ``condor_rm``.
+
+    Raises
+    ------
+    CondorNotFoundError
+        The tools are not there.
+    """
+    for source, named in (
+        ("CONDOR_BIN_DIR", os.environ.get("CONDOR_BIN_DIR")),
+        ("htcdaskgateway.condor.bin-dir", config.get("condor.bin-dir")),
+    ):
+        if named:
+            directory = Path(named).expanduser()
+            missing = _missing_tools(directory)
+            if missing:
+                raise CondorNotFoundError(f"{source} is {str(named)!r}, but {missing} is not there")
+            return directory
+    environment = Path(sys.prefix) / "bin"
+    if not _missing_tools(environment):
+        return environment
+    found = shutil.which("condor_submit")
+    if found and not _missing_tools(Path(found).parent):
+        return Path(found).parent
+    raise CondorNotFoundError(
+        f"HTCondor's tools (condor_submit, condor_q, condor_rm) are neither in {environment} nor on PATH"
+    )
+
+
+def _missing_tools(directory: Path) -> str:
+    tools = ("condor_submit", "condor_q", "condor_rm")
+    return next((tool for tool in tools if not os.access(directory / tool, os.X_OK)), "")
+
+
+def tool_environment(bin_dir: Path) -> dict[str, str]:
+    """Return the environment in which the tools of `bin_dir` run.
+
+    A notebook's kernel has no ``CONDOR_CONFIG``: conda's htcondor sets it in its activate script only. So where
+    the tools lie in a conda environment and nothing else is said, that environment's configuration is used.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_TOOLS}
+    conda = bin_dir.parent
+    configuration = conda / "etc" / "condor" / "condor_config"
+    if "CONDOR_CONFIG" not in environment and (conda / "conda-meta").is_dir() and configuration.is_file():
+        environment["CONDOR_CONFIG"] = str(configuration)
+    return environment
+
+
+def quote_classad(text: str) -> str:
+    """Quote `text` as a string of the ClassAd language.
+
+    HTCondor's manual, *ClassAd string literals*: a backslash starts an escape, a double quote ends the string.
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+class Condor:
+    """The HTCondor command line, for one schedd.
+
+    Parameters
+    ----------
+    bin_dir : path, optional
+        The directory of the tools. Found by `find_bin_dir` if not given.
+    schedd : str, optional
+        The name of a schedd other than the configuration's own.
+    pool : str, optional
+        The central manager of a pool other than the configuration's own.
+    timeout : float, optional
+        The time limit of each call, in seconds.
+
+    Raises
+    ------
+    CondorNotFoundError
+        The tools are not where they were looked for.
+    """
+
+    def __init__(
+        self,
+        bin_dir: str | os.PathLike[str] | None = None,
+        *,
+        schedd: str | None = None,
+        pool: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.bin_dir = Path(bin_dir) if bin_dir is not None else find_bin_dir()
+        self.schedd = schedd if schedd is not None else config.get("condor.schedd")
+        self.pool = pool if pool is not None else config.get("condor.pool")
+        self.timeout = timeout if timeout is not None else config.seconds("condor.timeout")
+
+    def __repr__(self) -> str:
+        return f"Condor<{self.bin_dir}, schedd={self.schedd or 'the configured one'}>"
+
+    def _address(self) -> list[str]:
+        """Return the arguments that name the schedd, the same for submit, q and rm."""
+        name = ["-name", self.schedd] if self.schedd else []
+        return name + (["-pool", self.pool] if self.pool else [])
+
+    async def run(
+        self, tool: str, *arguments: str, cwd: Path | None = None, timeout: float | None = None
+    ) -> Completed:
+        """Run `tool` to its end, whatever its exit code.
+
+        Parameters
+        ----------
+        tool : str
+            The program's name, such as ``condor_q``.
+        *arguments : str
+            Its arguments; no shell is between.
+        cwd : pathlib.Path, optional
+            The directory to run it in.
+        timeout : float, optional
+            The time limit in seconds, if other than this object's.
+
+        Raises
+        ------
+        CondorNotFoundError
+            There is no such program.
+        CondorTimeoutError
+            It did not end in time; it has been killed.
+        """
+        command = (str(self.bin_dir / tool), *arguments)
+        limit = self.timeout if timeout is None else timeout
+        logger.debug("running %s", command)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=cwd,
+                env=tool_environment(self.bin_dir),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
+        try:
+            stdout, stderr = await asyncio.wait_for(process.communicate(), limit)
+        except asyncio.TimeoutError:
+            raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
+        finally:
+            if process.returncode is None:
+                # Timed out or cancelled: the whole session, since a tool may be a site's wrapper script.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                await process.wait()
+        assert process.returncode is not None  # noqa: S101 - for the type checker: communicate() waited
+        return Completed(
+            command, process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
+        )
+
+    async def _failure(self, done: Completed, message: str) -> CondorError:
+        """Return the error that tells why `done` failed."""
+        text = f"{done.stderr}\n{done.stdout}"
+        kind = next((kind for kind, pattern in _ERRORS if pattern.search(text)), CondorError)
+        if kind is CondorUnreachableError and await self._is_stranger():
+            kind = CondorAuthenticationError
+        return kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
+
+    async def _is_stranger(self) -> bool:
+        """Tell whether the collector refuses to talk to us, which reads like a missing schedd elsewhere."""
+        pool = ["-pool", self.pool] if self.pool else []
+        try:
+            done = await self.run("condor_status", *pool, "-schedd", "-limit", "1", "-af", "Name")
+        except CondorError:
+            return False
+        return "AUTHENTICATE" in done.stderr
+
+    async def submit(
+        self, description: Path, count: int, *, extra: Sequence[str] = (), spool: bool = False
+    ) -> tuple[int, int]:
+        """Submit `count` jobs of a submit description without a queue statement, in one call.
+
+        Parameters
+        ----------
+        description : pathlib.Path
+            The submit description; its relative paths are relative to its directory.
+        count : int
+            The number of jobs, at least 1 (HTCondor 25 submits one job for 0).
+        extra : sequence of str
+            More arguments of ``condor_submit``.
+        spool : bool
+            Send the input files to the schedd.
+
+        Returns
+        -------
+        (int, int)
+            The cluster id, and how many jobs were submitted.
+
+        Raises
+        ------
+        ValueError
+            `count` is less than 1.
+        CondorError
+            The jobs were not submitted, or, after a `CondorTimeoutError`, perhaps not.
+        """
+        if count < 1:
+            raise ValueError(f"count={count}: at least one job must be submitted")
+        arguments = [*self._address(), "-terse", *(["-spool"] if spool else []), *extra, description.name]
+        done = await self.run("condor_submit", *arguments, "-queue", str(count), cwd=description.parent)
+        if done.returncode != 0:
+            raise await self._failure(done, f"{count} worker job(s) could not be submitted")
+        for line in done.stderr.splitlines():
+            if line.startswith("WARNING"):
+                logger.warning("condor_submit: %s", line)
+        ranges = _TERSE.findall(done.stdout)
+        if not ranges:
+            raise CondorError(
+                "condor_submit answered something else than job ids, so that the jobs may or may not be queued",
+                command=done.command,
+                returncode=done.returncode,
+                stderr=done.stderr + done.stdout,
+                hint="look with `condor_q`; scale(n) counts the jobs before it submits",
+            )
+        # Without late materialization -terse prints one range for all that one submit queued.
+        return int(ranges[0][0]), sum(int(last) - int(first) + 1 for _, first, _, last in ranges)
+
+    async def query(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the ads of the user's jobs that fulfil `constraint`.
+
+        Parameters
+        ----------
+        constraint : str
+            A ClassAd expression.
+        attributes : sequence of str
+            The attributes to ask for. One that a job does not have is left out of its ad.
+
+        Returns
+        -------
+        list of dict
+            An ad a job; empty only when HTCondor says that there is no such job.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        asked = [*self._address(), "-constraint", constraint]
+        done = await self.run("condor_q", *asked, "-json", "-attributes", ",".join(attributes))
+        if done.returncode != 0:
+            raise await self._failure(done, "the queue could not be read")
+        ads = _json_array(done.stdout)
+        if ads is not None:
+            return ads
+        if not _ARRAY.search(done.stdout):
+            # No match prints nothing, and so does a broken tool: ask again in a form that always answers.
+            totals = await self.run("condor_q", *asked, "-totals")
+            counted = _TOTAL.search(totals.stdout)
+            if totals.returncode != 0:
+                raise await self._failure(totals, "the queue could not be read")
+            if counted and int(counted[1]) == 0:
+                return []
+        raise CondorError(
+            "condor_q answered something that is not a list of jobs",
+            command=done.command,
+            returncode=done.returncode,
+            stderr=(done.stderr + done.stdout)[-2000:],
+            hint="is condor_q a wrapper script of your site? Run the command by hand and look",
+        )
+
+    async def remove(self, constraint: str, *, force: bool = False) -> bool:
+        """Remove the user's jobs that fulfil `constraint`.
+
+        Parameters
+        ----------
+        constraint : str
+            A ClassAd expression.
+        force : bool
+            Forget jobs that are being removed already but whose machine no longer answers.
+
+        Returns
+        -------
+        bool
+            False if there was no such job.
+
+        Raises
+        ------
+        CondorError
+            The jobs could not be removed.
+        """
+        how = ["-forcex"] if force else []
+        done = await self.run("condor_rm", *self._address(), *how, "-constraint", constraint)
+        if done.returncode == 0:
+            return "There are no jobs" not in done.stderr + done.stdout
+        text = done.stderr + done.stdout
+        if _NO_MATCH.search(text) and not any(pattern.search(text) for _, pattern in _ERRORS):
+            return False
+        raise await self._failure(done, "the worker jobs could not be removed")
+
+
+def _json_array(text: str) -> list[dict[str, Any]] | None:
+    """Return the array of ads in `text`, or None; a line before or after it is somebody's banner."""
+    found = _ARRAY.search(text)
+    if not found:
+        return None
+    try:
+        ads, _ = json.JSONDecoder().raw_decode(text, found.start())
+    except ValueError:
+        return None
+    if not all(isinstance(ad, Mapping) for ad in ads):
+        return None
+    return [dict(ad) for ad in ads]

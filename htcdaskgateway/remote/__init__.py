@@ -1,0 +1,1 @@
+"""What runs where this package is not installed, sent there as text; imports distributed only."""

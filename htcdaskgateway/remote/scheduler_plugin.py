@@ -1,0 +1,128 @@
+"""A plugin of the scheduler: let HTCondor's workers live behind a stock dask-gateway server.
+
+Sent as text and evaluated there, so it imports distributed only and runs on any Python the scheduler has.
+
+dask-gateway's service in the scheduler (``scheduler_preload.py``) counts every worker and retires those beyond
+the number that the server asked for. HTCondor's workers are not the server's: this plugin takes them out of that
+count, and keeps the service's choice of whom to retire to its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from distributed.core import Status
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+VERSION = 1
+PREFIX = "htcondor-"
+NAME = "htcdaskgateway-"
+
+
+def is_ours(name: object) -> bool:
+    """Tell whether the worker `name` is an HTCondor job."""
+    return str(name).startswith(PREFIX)
+
+
+class GatewayView:
+    """The scheduler as dask-gateway's service sees it: of all workers it may retire its own only."""
+
+    def __init__(self, scheduler: Any, plugin: HTCondorWorkers) -> None:
+        self._scheduler = scheduler
+        self._plugin = plugin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
+
+    def workers_to_close(self, target: int, attribute: str) -> list[str]:
+        """Choose among the gateway's own; the service asks for names."""
+        own = sum(not is_ours(ws.name) for ws in self._scheduler.workers.values())
+        return self._plugin.cheapest(max(0, own - target), ours=False)
+
+
+class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
+    """Keep HTCondor's workers out of the gateway's count, and retire them when the client asks."""
+
+    version = VERSION
+
+    async def start(self, scheduler: Any) -> None:
+        """Begin; an older version of this plugin makes room, before a newer one this one does nothing."""
+        service = scheduler.services.get("gateway")
+        if service is None:
+            raise RuntimeError("this scheduler was not started by a dask-gateway server")
+        self.scheduler, self.service = scheduler, service
+        self.choosing: bool | None = None
+        self.names: dict[str, str] = {}
+        others = {name: plugin for name, plugin in scheduler.plugins.items() if name.startswith(NAME)}
+        self.active = not any(plugin.version >= VERSION for plugin in others.values())
+        if not self.active:
+            return
+        for name in others:
+            scheduler.remove_plugin(name)
+        service.scheduler = GatewayView(scheduler, self)
+        scheduler.handlers["htcdaskgateway_workers"] = self.workers
+        scheduler.handlers["htcdaskgateway_retire"] = self.retire
+        for address in scheduler.workers:
+            self.add_worker(scheduler, address)
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Take a worker of ours out of the gateway's count."""
+        name = scheduler.workers[worker].name
+        if self.active and is_ours(name):
+            self.names[worker] = name
+            self.service.active_workers.discard(name)
+
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
+        """Keep a worker of ours from being reported as one that the gateway lost."""
+        self.service.closed_workers.discard(self.names.pop(worker, None))
+
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+        """Restrict a choice of workers to one kind."""
+        if self.choosing is None:
+            return workers
+        return [ws for ws in workers if is_ours(ws.name) == self.choosing]
+
+    def cheapest(self, n: int, ours: bool) -> list[str]:
+        """Return the names of up to `n` workers of one kind whose loss costs least."""
+        self.choosing = ours
+        try:
+            return list(self.scheduler.workers_to_close(n=n, attribute="name")) if n else []
+        finally:
+            self.choosing = None
+
+    def own(self) -> dict[str, Any]:
+        """Return the states of our workers by their names."""
+        return {ws.name: ws for ws in self.scheduler.workers.values() if is_ours(ws.name)}
+
+    async def workers(self, n: int = 0) -> dict[str, Any]:
+        """Return our workers: how many tasks each processes, and the cheapest `n` of them by name."""
+        own = self.own()
+        cheapest = self.cheapest(n, ours=True) if n else []
+        # The scheduler leaves out workers with long-running tasks; they are chosen last.
+        rest = sorted(own.keys() - set(cheapest), key=lambda name: (len(own[name].processing), own[name].nbytes))
+        return {
+            "processing": {name: len(ws.processing) for name, ws in own.items()},
+            "cheapest": [*cheapest, *rest][:n],
+        }
+
+    async def retire(self, names: list[str], timeout: float) -> list[str]:
+        """Move the data of these workers to others and close them; return those that had to be kept.
+
+        A worker whose data has nowhere to go, or is not moved within `timeout` seconds, goes on working.
+        """
+        before = {name: ws for name, ws in self.own().items() if name in set(names)}
+        try:
+            await asyncio.wait_for(
+                self.scheduler.retire_workers(names=list(before), close_workers=True, remove=True), timeout
+            )
+        except asyncio.TimeoutError:
+            stimulus = f"htcdaskgateway-keep-{time.time()}"
+            for ws in before.values():
+                if self.scheduler.workers.get(ws.address) is ws and ws.status is Status.closing_gracefully:
+                    # Back to work: the scheduler first, as retire_workers does it.
+                    self.scheduler.handle_worker_status_change(Status.running, ws, stimulus)
+                    message = {"op": "worker-status-change", "status": "running", "stimulus_id": stimulus}
+                    self.scheduler.stream_comms[ws.address].send(message)
+        return [name for name, ws in before.items() if self.scheduler.workers.get(ws.address) is ws]

@@ -1,0 +1,133 @@
+"""What the client asks of a cluster's scheduler: to take the plugin in, to retire workers, to keep a note."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+from distributed.comm.core import CommClosedError
+from distributed.protocol.pickle import dumps
+
+from . import config
+from .errors import SchedulerError
+from .remote import scheduler_plugin
+
+_NOTE = "htcdaskgateway"
+
+
+class _FromSource:
+    """An object that pickles as the text of a plugin.
+
+    By reference the plugin would not be found where this package is not installed, and pickled by value it would
+    carry the bytecode of this Python, which another minor version misreads.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = (
+            resources.files("htcdaskgateway.remote").joinpath("scheduler_plugin.py").read_text(encoding="utf-8")
+        )
+        scope = {"__name__": "htcdaskgateway_scheduler_plugin"}
+        return eval, (
+            "exec(source, scope) or scope['HTCondorWorkers']()",
+            {"source": source, "scope": scope},
+        )
+
+
+class SchedulerLink:
+    """The client's side of the scheduler plugin.
+
+    Parameters
+    ----------
+    comm : distributed.core.rpc
+        The cluster's ``scheduler_comm``.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm = comm
+        self.timeout = config.seconds("scheduler-timeout")
+
+    async def install(self) -> None:
+        """Put the plugin into the scheduler; where it is already, nothing happens.
+
+        Raises
+        ------
+        SchedulerError
+            The scheduler does not answer, or does not take it.
+        """
+        with _explained("take in the plugin that lets HTCondor's workers join"):
+            await asyncio.wait_for(
+                self.comm.register_scheduler_plugin(
+                    plugin=dumps(_FromSource()),
+                    name=f"{scheduler_plugin.NAME}{scheduler_plugin.VERSION}",
+                    idempotent=True,
+                ),
+                self.timeout,
+            )
+
+    async def workers(self, cheapest: int = 0) -> tuple[dict[str, int], list[str]]:
+        """Return the workers that are HTCondor jobs.
+
+        Parameters
+        ----------
+        cheapest : int
+            How many to choose among them.
+
+        Returns
+        -------
+        dict of str to int
+            How many tasks each processes, by the worker's name.
+        list of str
+            The names of the `cheapest` ones, those whose loss costs the least first.
+        """
+        with _explained("tell its workers"):
+            answer = await asyncio.wait_for(self.comm.htcdaskgateway_workers(n=cheapest), self.timeout)
+        return dict(answer["processing"]), list(answer["cheapest"])
+
+    async def retire(self, names: list[str], timeout: float) -> list[str]:
+        """Retire workers, so that their data moves to others.
+
+        Parameters
+        ----------
+        names : list of str
+            The workers' names.
+        timeout : float
+            How long that may take, in seconds.
+
+        Returns
+        -------
+        list of str
+            The names of those that stay, because their data could not be moved.
+        """
+        with _explained("retire workers"):
+            return list(
+                await asyncio.wait_for(
+                    self.comm.htcdaskgateway_retire(names=names, timeout=timeout), timeout + self.timeout
+                )
+            )
+
+    async def note(self, **values: Any) -> None:
+        """Keep values at the scheduler for as long as the cluster lives."""
+        with _explained("keep a note"):
+            for name, value in values.items():
+                await asyncio.wait_for(self.comm.set_metadata(keys=[_NOTE, name], value=value), self.timeout)
+
+    async def noted(self, name: str, default: Any = None) -> Any:
+        """Return a value that some client has put there with `note`."""
+        with _explained("read a note"):
+            return await asyncio.wait_for(self.comm.get_metadata(keys=[_NOTE, name], default=default), self.timeout)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except asyncio.TimeoutError as error:
+        raise SchedulerError(f"the scheduler did not {what} in time") from error
+    except (OSError, CommClosedError) as error:
+        raise SchedulerError(f"the scheduler cannot be asked to {what}; has the cluster ended? {error}") from error
+    except Exception as error:
+        # Whatever its handlers raise comes back over the wire as itself.
+        raise SchedulerError(f"the scheduler could not {what}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,304 @@
+"""The staging directory of one cluster: the rendered job, its script, the credentials, the output."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from . import config, templating
+from .errors import ConfigError, StagingError
+from .jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
+from .spec import WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+EXIT_AGAIN = 75
+"""How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
+
+MAX_FAILURES = 3
+"""How often a worker may fail before its job is held."""
+
+# A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
+_CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
+
+
+def check_cluster_name(name: str) -> str:
+    """Return `name` if it can be a cluster's name.
+
+    Raises
+    ------
+    ConfigError
+        It could leave the staging directory or mean something in a submit description.
+    """
+    if not _CLUSTER_NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is not the name of a Dask Gateway cluster")
+    return name
+
+
+def staging_root() -> Path:
+    """Return the directory that holds the staging directories of all clusters."""
+    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or "~/htcdask"
+    return Path(named).expanduser().absolute()
+
+
+def check_root() -> None:
+    """Check that the staging root can be written, by writing there.
+
+    Raises
+    ------
+    StagingError
+        It cannot.
+    """
+    root = staging_root()
+    with _explained(root):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = root / f".probe-{secrets.token_hex(8)}"
+        probe.mkdir(mode=0o700)
+        probe.rmdir()
+
+
+class Staging:
+    """The staging directory of one cluster.
+
+    Parameters
+    ----------
+    cluster : str
+        The cluster's name.
+    spec : WorkerSpec
+        What a worker needs.
+
+    Attributes
+    ----------
+    directory : pathlib.Path
+        The directory, readable to the user alone.
+
+    Raises
+    ------
+    ConfigError
+        The cluster's name cannot be a directory's.
+    """
+
+    def __init__(self, cluster: str, spec: WorkerSpec) -> None:
+        self.cluster = check_cluster_name(cluster)
+        self.spec = spec
+        self.directory = staging_root() / cluster
+
+    @property
+    def description(self) -> Path:
+        """The submit description."""
+        return self.directory / "worker.sub"
+
+    @property
+    def logs(self) -> Path:
+        """The directory of the workers' output."""
+        named = self.spec.log_directory
+        return Path(named).expanduser().absolute() / self.cluster if named else self.directory / "logs"
+
+    def rendered(self, scheduler_address: str) -> dict[str, str]:
+        """Return the text of each rendered file by its name.
+
+        Parameters
+        ----------
+        scheduler_address : str
+            The address of the scheduler behind the gateway's proxy, ``gateway://HOST:PORT/NAME``.
+
+        Raises
+        ------
+        ConfigError, TemplateError
+            A file cannot be rendered.
+        """
+        from . import __version__
+
+        spec = self.spec
+        # A spooled job has a flat directory at the schedd; elsewhere a full path would tell nothing more.
+        logs = "." if spec.spool else (str(self.logs) if spec.log_directory else "logs")
+        shared = {
+            "cluster": self.cluster,
+            "spec": spec,
+            "version": __version__,
+            "name_prefix": NAME_PREFIX,
+        }
+        description = templating.render(
+            "worker.sub.j2",
+            **shared,
+            logs=logs,
+            cluster_attribute=CLUSTER_ATTRIBUTE,
+            exit_again=EXIT_AGAIN,
+            max_failures=MAX_FAILURES,
+            vacate_time=config.seconds("retire-timeout"),
+        )
+        script = templating.render(
+            "worker.sh.j2",
+            **shared,
+            environment={**spec.environment, "DASK_GATEWAY_CLUSTER_NAME": self.cluster},
+            command=worker_command(self.cluster, spec, scheduler_address),
+            apptainer=_apptainer_command(spec),
+        )
+        preload = resources.files("htcdaskgateway.remote").joinpath("worker_preload.py")
+        return {
+            "worker.sub": description,
+            "worker.sh": script,
+            "worker_preload.py": preload.read_text(encoding="utf-8"),
+        }
+
+    def write(self, scheduler_address: str, certificate: str, key: str) -> None:
+        """Write the directory, private from the moment it exists; a second time it changes nothing.
+
+        Parameters
+        ----------
+        scheduler_address : str
+            As for `rendered`.
+        certificate, key : str
+            The cluster's TLS credentials in PEM form.
+
+        Raises
+        ------
+        StagingError
+            The directory cannot be written, or somebody else has made it.
+        ConfigError, TemplateError
+            A file cannot be rendered.
+        """
+        files = self.rendered(scheduler_address)
+        with _explained(self.directory):
+            staging_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+            credentials = self.directory / "credentials"
+            for directory in (self.directory, credentials):
+                _private_directory(directory)
+            self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, text in files.items():
+                _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)
+            _write(credentials / "dask.crt", certificate, 0o600)
+            _write(credentials / "dask.pem", key, 0o600)
+
+
+def remove_credentials(cluster: str) -> None:
+    """Remove a cluster's credentials; the output and the rendered files stay for reading.
+
+    Raises
+    ------
+    StagingError
+        They cannot be removed.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    with _explained(directory):
+        if (directory / "credentials").is_dir() and not any(
+            path.is_symlink() for path in (directory, directory / "credentials")
+        ):
+            shutil.rmtree(directory / "credentials")
+
+
+def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> list[str]:
+    """Return the command line of a worker, without what differs from one start of a job to the next."""
+    proxy = spec.scheduler_proxy or urlsplit(scheduler_address).netloc
+    command = [spec.python, "-m", "distributed.cli.dask_worker", f"tls://{proxy}"]
+    options = {
+        "--scheduler-sni": f"daskgateway-{cluster}",
+        "--tls-ca-file": "dask.crt",
+        "--tls-cert": "dask.crt",
+        "--tls-key": "dask.pem",
+        "--preload": "worker_preload.py",
+        "--nthreads": str(spec.cpus),
+        "--memory-limit": str(spec.memory),
+        "--death-timeout": f"{spec.death_timeout:g}",
+        "--worker-port": spec.worker_port,
+        "--interface": spec.interface,
+    }
+    for option, value in options.items():
+        if value is not None:
+            command += [option, value]
+    # HTCondor restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
+    return [*command, "--no-nanny", "--no-dashboard"]
+
+
+def _apptainer_command(spec: WorkerSpec) -> list[str]:
+    if spec.container_runtime != "apptainer":
+        return []
+    binds = [part for bind in spec.container_binds for part in ("--bind", bind)]
+    return [spec.container_command, "exec", "--cleanenv", *binds, *spec.container_options]
+
+
+def leftovers() -> list[str]:
+    """Return the names of the clusters that have a staging directory of this user."""
+    root = staging_root()
+    if not root.is_dir():
+        return []
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if _CLUSTER_NAME.fullmatch(entry.name) and (entry / "worker.sub").is_file() and not entry.is_symlink()
+    )
+
+
+def sweep(cluster: str) -> None:
+    """Remove what a cluster that is gone left behind: its credentials now, its output after a time.
+
+    Parameters
+    ----------
+    cluster : str
+        The name of a cluster that neither the gateway nor the schedd knows any more.
+
+    Raises
+    ------
+    StagingError
+        It cannot be removed.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    with _explained(directory):
+        if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+            return
+        if time.time() - directory.stat().st_mtime > config.seconds("keep-staging"):
+            logger.info("removing %s: its cluster is gone", directory)
+            shutil.rmtree(directory)
+        else:
+            remove_credentials(cluster)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StagingError(
+            f"the staging directory {path} cannot be used: {error.strerror or error}; set HTCDASK_STAGEDIR to a "
+            "directory of yours that HTCondor's submit node sees and that has room"
+        ) from error
+
+
+def _private_directory(path: Path) -> None:
+    """Make `path` a directory that is the user's alone, or refuse one that is not."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise StagingError(f"{path} is not a directory of yours; remove it, or set HTCDASK_STAGEDIR elsewhere")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        path.chmod(0o700)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Write `path` in one step, with `mode` from the moment it exists, whatever the umask."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        # A job that starts at this moment reads these files: what is right is left alone.
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == mode and path.read_text() == text:
+            return
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -75,6 +75,11 @@ class PersonalPool:
         The HTCondor to run; by default this machine's own or one unpacked from Debian's packages.
     start_timeout : float
         Seconds it has until its slot is there and its schedd answers.
+
+    Raises
+    ------
+    LocalSystemError
+        The memory or a line of the configuration cannot be used.
     """
 
     def __init__(
@@ -87,9 +92,10 @@ class PersonalPool:
         installation: Installation | None = None,
         start_timeout: float = 60,
     ) -> None:
-        self.cpus = int(cpus)
-        self.memory = int(parse_bytes(memory))
+        self.cpus = cpus
+        self.memory = _bytes(memory)
         self.config = dict(config or {})
+        _config_lines(self.config)
         self.start_timeout = start_timeout
         self._installation = installation
         self._temporary = directory is None
@@ -162,7 +168,7 @@ class PersonalPool:
         return self._directory is not None and self._process().running()
 
     def status(self) -> str:
-        """Say in one line whether the pool is running, and how many of its cores and jobs are busy.
+        """Say in one line whether the pool is running, and how many cores and jobs it has.
 
         Raises
         ------
@@ -171,12 +177,11 @@ class PersonalPool:
         """
         if not self.running():
             return "not running"
-        slots = json.loads(self._ask("condor_status", "-json", "-attributes", "Cpus,State") or "[]")
-        total = sum(slot["Cpus"] for slot in slots)
-        busy = sum(slot["Cpus"] for slot in slots if slot["State"] == "Claimed")
+        slots = json.loads(self._ask("condor_status", "-json", "-attributes", "Cpus") or "[]")
+        cpus = sum(slot["Cpus"] for slot in slots)
         jobs = json.loads(self._ask("condor_q", "-allusers", "-json", "-attributes", "JobStatus") or "[]")
         running = sum(job["JobStatus"] == 2 for job in jobs)
-        return f"running: {busy} of {total} cores busy; {running} of {len(jobs)} jobs running"
+        return f"running: {cpus} cores, {running} of {len(jobs)} jobs running"
 
     def __enter__(self) -> PersonalPool:
         self.start()
@@ -272,6 +277,13 @@ class PersonalPool:
         if not wait_until(up, self.start_timeout):
             log = tail(self.directory / "log/MasterLog")
             raise LocalSystemError(f"the pool is not up after {self.start_timeout:g} s: {last}\n{log}")
+
+
+def _bytes(memory: str | int) -> int:
+    try:
+        return int(parse_bytes(memory))
+    except ValueError as error:
+        raise LocalSystemError(f"memory={memory!r} is no amount of memory such as '16GB'") from error
 
 
 def _user_name(uid: int) -> str:

@@ -1,0 +1,1 @@
+"""What the command ``setup_condor`` is made of, a job a module."""

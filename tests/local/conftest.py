@@ -1,0 +1,49 @@
+"""What the tests of the local system share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from htcdaskgateway.local.install import Installation, find_or_install
+
+
+@pytest.fixture(scope="session")
+def installation() -> Installation:
+    return find_or_install()
+
+
+@pytest.fixture
+def processes_of() -> Callable[[str | Path], list[int]]:
+    """Find the processes that name a text, such as a directory, in their command line or environment."""
+
+    def find(text: str | Path) -> list[int]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            if str(text).encode() in said:
+                found.append(int(entry.name))
+        return found
+
+    return find
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Wait until a condition holds, and fail if it does not."""
+
+    def wait(condition: Callable[[], object], timeout: float = 15) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come about in time"
+            time.sleep(0.05)
+
+    return wait

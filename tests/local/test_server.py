@@ -1,0 +1,93 @@
+"""An unmodified dask-gateway server, used by the stock client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from dask_gateway import Gateway
+from dask_gateway.auth import BasicAuth
+
+from htcdaskgateway.local import GatewayServer, LocalSystemError
+
+PARENT = """
+import os
+from htcdaskgateway.local import GatewayServer
+with GatewayServer() as server:
+    print(server.directory, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def connect(server, password=None):
+    auth = BasicAuth(password=password or server.password)
+    return Gateway(address=server.address, proxy_address=server.proxy_address, auth=auth)
+
+
+def test_cluster_computes_and_nothing_is_left(processes_of):
+    with GatewayServer(cluster_max_workers=1) as server:
+        directory = server.directory
+        with pytest.raises(Exception, match=r"401|Authentication"), connect(server, "wrong") as gateway:
+            gateway.list_clusters()
+        with connect(server) as gateway:
+            with gateway.new_cluster(image="some/image:1") as cluster:
+                cluster.scale(1)
+                with cluster.get_client() as client:
+                    assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+                    assert client.run_on_scheduler(lambda: "PYTHONPATH" in os.environ) is False
+            open_cluster = gateway.new_cluster(shutdown_on_close=False)
+            assert len(processes_of(directory)) > 3
+            open_cluster.close(shutdown=False)
+    assert not processes_of(directory)
+    assert not directory.exists()
+    assert not server.running()
+
+
+def test_server_and_proxy_restart_alone():
+    with GatewayServer(persistent=True) as server, connect(server) as gateway:
+        cluster = gateway.new_cluster(shutdown_on_close=False)
+        with cluster.get_client() as client:
+            before = client.run_on_scheduler(os.getpid)
+        cluster.close(shutdown=False)
+        server.stop_server()
+        with pytest.raises(Exception, match=r"[Cc]onnect|50[0-9]"):
+            gateway.list_clusters()
+        server.start_server()
+        assert [report.name for report in gateway.list_clusters()] == [cluster.name]
+        server.stop_proxy()
+        server.start_proxy()
+        with gateway.connect(cluster.name) as again, again.get_client() as client:
+            assert client.run_on_scheduler(os.getpid) == before
+            gateway.stop_cluster(cluster.name)
+
+
+def test_start_that_fails_shows_the_log(processes_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    server = GatewayServer(extra_config="raise RuntimeError('this is wrong')")
+    with pytest.raises(LocalSystemError, match=r"server ended(.|\n)*this is wrong"):
+        server.start()
+    assert not server.running()
+    assert list(tmp_path.iterdir()) == []
+    assert not processes_of(f"{tmp_path}/htcdaskgateway-server")
+
+
+def test_server_that_another_listens_for_is_not_taken_for_ours():
+    with GatewayServer() as server:
+        other = GatewayServer()
+        other._api_port = server._api_port
+        with pytest.raises(LocalSystemError, match="server ended"):
+            other.start()
+
+
+def test_parent_killed(processes_of, eventually):
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT], timeout=60, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    directory = done.stdout.strip()
+    assert directory
+    eventually(lambda: not processes_of(directory))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 from typing import Any
 
 from dask_gateway import Gateway, GatewayCluster
@@ -58,8 +59,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         config.load_dotenv()
-        worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
-        self._spec = WorkerSpec.from_keywords(**worker)
+        self._worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
         super().__init__(
             address=address,
             proxy_address=proxy_address,
@@ -71,6 +71,50 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             loop=loop,
             **kwargs,
         )
+
+    @classmethod
+    def from_name(
+        cls,
+        cluster_name: str,
+        shutdown_on_close: bool = False,
+        address: str | None = None,
+        proxy_address: str | int | None = None,
+        public_address: str | None = None,
+        auth: Any = None,
+        asynchronous: bool = False,
+        loop: Any = None,
+        **worker: Any,
+    ) -> HTCGatewayCluster:
+        """Connect to a cluster that runs already.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        shutdown_on_close : bool, optional
+            Whether closing this object shuts the cluster down.
+        address, proxy_address, public_address, auth, asynchronous, loop
+            As for the class.
+        **worker
+            Keywords of `WorkerSpec` that differ from what the cluster was made with.
+
+        Returns
+        -------
+        HTCGatewayCluster
+        """
+        self = object.__new__(cls)
+        self._worker = worker
+        self._init_internal(
+            address=address,
+            proxy_address=proxy_address,
+            public_address=public_address,
+            auth=auth,
+            asynchronous=asynchronous,
+            loop=loop,
+            shutdown_on_close=shutdown_on_close,
+            name=cluster_name,
+        )
+        return self
 
     def _init_internal(
         self,
@@ -87,6 +131,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         self.status = "created"
         self._fleet: Fleet | None = None
         self._fresh = name is None
+        self._spec = WorkerSpec.from_keywords(**self._worker)
         self._condor = Condor()
         if name is not None:
             staging.check_cluster_name(name)
@@ -126,8 +171,6 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
     @property
     def spec(self) -> WorkerSpec:
         """What one worker needs."""
-        if not hasattr(self, "_spec"):
-            self._spec = WorkerSpec.from_keywords()
         return self._spec
 
     @property
@@ -149,12 +192,13 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         await super()._start_async()
         link = SchedulerLink(self.scheduler_comm)
         await link.install()
-        if self._fresh:
+        noted = None if self._fresh else await link.noted("spec")
+        if noted:
+            self._spec = WorkerSpec.from_dict({**noted, **self._worker})
+        if self._worker or not noted:
             await link.note(spec=self.spec.to_dict())
+        if self._fresh:
             await self._sweep()
-        else:
-            noted = await link.noted("spec")
-            self._spec = WorkerSpec.from_dict(noted) if noted else WorkerSpec.from_keywords()
         stage = staging.Staging(self.name, self.spec)
         stage.write(self.scheduler_address, self.security.tls_cert, self.security.tls_key)
         self._fleet = Fleet(self._condor, stage, link, fresh=self._fresh)
@@ -235,9 +279,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         return self.gateway.sync(self._scale, n, **kwargs)
 
     async def _scale(self, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise ConfigError(f"scale({n!r}): the number of workers is a whole number of at least 0")
-        await self.fleet.scale(n)
+        await self.fleet.scale(_check_count(n))
 
     def jobs(self) -> Any:
         """Return the cluster's worker jobs.
@@ -275,3 +317,14 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             return asyncio.get_running_loop() is self.loop.asyncio_loop
         except RuntimeError:
             return False
+
+
+def _check_count(n: Any) -> int:
+    """Return `n`, of whatever integer type, if it is a number of workers."""
+    try:
+        count = -1 if isinstance(n, bool) else operator.index(n)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise ConfigError(f"scale({n!r}): the number of workers is a whole number of at least 0")
+    return count

@@ -33,6 +33,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         loop: Any = None,
     ) -> None:
         config.load_dotenv()
+        self._submitted: dict[str, dict[str, Any]] = {}
         auth = get_auth(auth)
         password = os.environ.get("DASK_GATEWAY_PASSWORD")
         if type(auth) is BasicAuth and not auth.password and password:
@@ -82,7 +83,17 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             **self._settings(), cluster_options=cluster_options, shutdown_on_close=shutdown_on_close, **kwargs
         )
 
-    def connect(self, cluster_name: str, shutdown_on_close: bool = False) -> Any:
+    async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
+        from .spec import KEYWORDS, WorkerSpec
+
+        worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
+        WorkerSpec.from_keywords(**worker)
+        name = await super()._submit(cluster_options=cluster_options, **kwargs)
+        # The server knows nothing of workers; connect() takes them from here.
+        self._submitted[name] = worker
+        return str(name)
+
+    def connect(self, cluster_name: str, shutdown_on_close: bool = False, **worker: Any) -> Any:
         """Connect to a cluster that runs already, from whatever process or machine it was started.
 
         Parameters
@@ -91,6 +102,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             The cluster's name.
         shutdown_on_close : bool, optional
             Whether closing the cluster object shuts the cluster down.
+        **worker
+            Keywords of `WorkerSpec` that differ from what the cluster was made with.
 
         Returns
         -------
@@ -98,7 +111,10 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         """
         from .cluster import HTCGatewayCluster
 
-        return HTCGatewayCluster.from_name(cluster_name, shutdown_on_close=shutdown_on_close, **self._settings())
+        worker = {**self._submitted.get(cluster_name, {}), **worker}
+        return HTCGatewayCluster.from_name(
+            cluster_name, shutdown_on_close=shutdown_on_close, **self._settings(), **worker
+        )
 
     async def _stop_cluster(self, cluster_name: str) -> None:
         from .condor import Condor

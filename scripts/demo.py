@@ -97,7 +97,9 @@ def first_notebook() -> str:
     say("scale(1)")
     cluster.scale(1)
     until(lambda: len(client.scheduler_info()["workers"]) == 1, "one worker left")
-    check(sum(client.gather(futures)) == expected, "the results of the three removed workers have moved, none is lost")
+    check(
+        sum(client.gather(futures)) == expected, "the results of the three removed workers have moved, none is lost"
+    )
     say(f"{cluster!r}")
     client.close()
     cluster.close(shutdown=False)
@@ -134,7 +136,9 @@ def main() -> None:
         staging = Path(os.environ["HTCDASK_STAGEDIR"])
         name = first_notebook()
         say("a second notebook, in another process:")
-        subprocess.run([sys.executable, __file__, "--connect", name], env=os.environ, check=True, timeout=3 * DEADLINE)
+        subprocess.run(
+            [sys.executable, __file__, "--connect", name], env=os.environ, check=True, timeout=3 * DEADLINE
+        )
         until(lambda: not queue(), "an empty queue")
         check(not queue(), "the queue is empty")
         check(not list(staging.rglob("*.pem")), "no credential is left on disk")

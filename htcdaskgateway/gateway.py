@@ -50,6 +50,13 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"HTCGateway<{self.address}>"
 
+    def close(self) -> Any:
+        """Close this client. The clusters go on; closing it again does nothing."""
+        # The stock client asks a loop that has ended, and a closed client is closed again by its __del__.
+        if self.asynchronous or self._loop_runner.is_started():
+            return super().close()
+        return None
+
     def _settings(self) -> dict[str, Any]:
         return {
             "address": self.address,

@@ -1,0 +1,138 @@
+"""What the tests share besides fixtures: waiting for a condition, and HTCondor's tools under observation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""
+
+
+def wait_until(condition: Callable[[], T], timeout: float = PATIENCE, what: str | Callable[[], object] = "") -> T:
+    """Ask until `condition` returns something true, and return that; fail after `timeout` seconds.
+
+    `what` says in the failure's message what was waited for; a callable is asked for it at that moment.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            text = what() if callable(what) else what or getattr(condition, "__name__", "the condition")
+            raise AssertionError(f"after {timeout:g} s still not: {text} (last seen: {found!r})")
+        time.sleep(0.1)
+
+
+class Tools:
+    """A directory of HTCondor's tools: scripts that note each call and then run the real tool, or play a part.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the scripts are made; what ``CONDOR_BIN_DIR`` is set to.
+    real : Path, optional
+        The directory of the real tools, each of which gets a script. Without it there is none until one is made.
+    """
+
+    def __init__(self, directory: Path, real: Path | None = None) -> None:
+        self.directory = directory
+        self.real = real
+        self._log = directory / ".calls"
+        directory.mkdir(parents=True, exist_ok=True)
+        for tool in sorted(real.glob("condor_*")) if real else ():
+            self.restore(tool.name)
+
+    def script(self, tool: str, body: str) -> None:
+        """Make `tool` a shell script with that body; its calls are noted."""
+        path = self.directory / tool
+        # One printf is one write, so that calls at the same time do not mix.
+        note = f"printf '%s\\037' \"$(printf '\\036'){tool}\" \"$@\" >> {shlex.quote(str(self._log))}"
+        # Replaced, not rewritten: the old one may be running at this moment.
+        fresh = path.with_name(f".{tool}.new")
+        fresh.write_text(f"#!/bin/sh\n{note}\n{body}\n")
+        fresh.chmod(0o755)
+        fresh.replace(path)
+
+    def answer(self, tool: str, stdout: str = "", stderr: str = "", code: int = 0) -> None:
+        """Make `tool` a script that prints these texts and exits with `code`."""
+        self.script(
+            tool,
+            f"printf '%s' {shlex.quote(stdout)}; printf '%s' {shlex.quote(stderr)} >&2; exit {code}",
+        )
+
+    def restore(self, tool: str) -> None:
+        """Make `tool` run the real one again."""
+        assert self.real is not None
+        self.script(tool, f'exec {shlex.quote(str(self.real / tool))} "$@"')
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """The calls so far, each a list of the tool's name and its arguments."""
+        text = self._log.read_text() if self._log.exists() else ""
+        return [call.split("\037")[:-1] for call in text.split("\036")[1:]]
+
+    def calls_of(self, tool: str) -> list[list[str]]:
+        """The arguments of each call of one tool so far."""
+        return [arguments for name, *arguments in self.calls if name == tool]
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self._log.unlink(missing_ok=True)
+
+
+class Pool:
+    """The queue of the running pool, as HTCondor's own tools show it to a person."""
+
+    def __init__(self, bin_dir: Path) -> None:
+        self.bin = bin_dir
+
+    def run(self, tool: str, *arguments: object, check: bool = True, **options: Any) -> str:
+        """Run a tool and return what it printed; `options` are those of `subprocess.run`."""
+        done = subprocess.run(
+            [str(self.bin / tool), *map(str, arguments)], capture_output=True, text=True, timeout=60, **options
+        )
+        if check:
+            assert done.returncode == 0, f"{tool} {arguments}: {done.stderr}"
+        return done.stdout
+
+    def ads(self, *arguments: str, tool: str = "condor_q") -> list[dict[str, Any]]:
+        """Return the ads that condor_q (or condor_history) prints."""
+        return json.loads(self.run(tool, "-json", *arguments) or "[]")  # type: ignore[no-any-return]
+
+    def jobs(self, cluster: str) -> list[dict[str, Any]]:
+        """Return the ads of a Dask cluster's jobs in the queue, except those that are removed or complete."""
+        constraint = f'HTCDaskGatewayCluster == "{cluster}" && JobStatus != 3 && JobStatus != 4'
+        return self.ads("-constraint", constraint)
+
+    def history(self, cluster: str) -> list[dict[str, Any]]:
+        """Return the ads of a Dask cluster's jobs that have left the queue."""
+        constraint = f'HTCDaskGatewayCluster == "{cluster}"'
+        return self.ads("-constraint", constraint, tool="condor_history")
+
+    def statuses(self, cluster: str) -> list[int]:
+        """Return the job statuses of a Dask cluster's jobs, sorted: 1 idle, 2 running, 5 held."""
+        return sorted(job["JobStatus"] for job in self.jobs(cluster))
+
+
+def running_processes(word: str) -> list[int]:
+    """Return the ids of this machine's processes that have `word` in their command lines."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:  # it has just ended
+                continue
+            if word.encode() in command:
+                found.append(int(entry.name))
+    return found

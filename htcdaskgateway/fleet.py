@@ -145,27 +145,27 @@ class Fleet:
         await self._release(victims, force=False)
 
     async def _release(self, victims: list[WorkerJob], *, force: bool) -> None:
-        """Remove jobs: those that wait at once, workers after they have handed over their data."""
+        """Remove jobs: those that hold nothing at once, workers after they have handed over their data."""
         self._seen_at = -float("inf")
-        running = [job for job in victims if job.worker_name]
-        waiting = [job.id for job in victims if not job.worker_name]
-        if waiting:
-            await self._remove(waiting)
-        if not running:
+        jobs = {job.worker_name or str(job.id): job.id for job in victims}
+        joined, _ = await self.scheduler.workers() if any(job.worker_name for job in victims) else ({}, [])
+        workers = [name for name in jobs if name in joined]
+        await self._remove(jobs[name] for name in jobs if name not in joined)
+        if not workers:
             return
-        names = [job.worker_name for job in running if job.worker_name]
-        kept = await self.scheduler.retire(names, config.seconds("retire-timeout"))
-        if kept and not force:
+        kept = await self.scheduler.retire(workers, config.seconds("retire-timeout"))
+        if force:
+            await self._remove(jobs[name] for name in kept)
+        elif kept:
             warnings.warn(
                 f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
                 f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes them with their results.",
                 GatewayWarning,
                 stacklevel=2,
             )
-            running = [job for job in running if job.worker_name not in kept]
-        await self._see_off([job.id for job in running])
+        await self._see_off(jobs[name] for name in workers if name not in kept)
 
-    async def _see_off(self, ids: list[JobId]) -> None:
+    async def _see_off(self, ids: Iterable[JobId]) -> None:
         """Wait until the jobs of retired workers have left the queue, and remove those that do not."""
         deadline = time.monotonic() + config.seconds("retire-grace")
         pause = 0.2
@@ -174,12 +174,13 @@ class Fleet:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2.0)
             staying &= {job.id for job in (await self._look()).live}
-        if staying:
-            await self._remove(staying)
+        await self._remove(staying)
 
     async def _remove(self, ids: Iterable[JobId]) -> None:
-        self._seen_at = -float("inf")
-        await self.condor.remove(f"{self.constraint} && ({ids_constraint(ids)})")
+        wanted = ids_constraint(ids)
+        if wanted:
+            self._seen_at = -float("inf")
+            await self.condor.remove(f"{self.constraint} && ({wanted})")
 
     async def _settle(self) -> None:
         """Count again, and end the disagreement of two clients that have scaled at the same moment.

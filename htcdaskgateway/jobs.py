@@ -155,7 +155,7 @@ class WorkerJobs(list[WorkerJob]):
 
 
 def ids_constraint(ids: Iterable[JobId]) -> str:
-    """Return the ClassAd expression that is true for just the jobs with these ids.
+    """Return the ClassAd expression that is true for just the jobs with these ids; for none, an empty text.
 
     Neighbours are named as a range, so that thousands of jobs of one submit make a short expression.
     """
@@ -165,8 +165,6 @@ def ids_constraint(ids: Iterable[JobId]) -> str:
             ranges[-1][1] = job
         else:
             ranges.append([job, job])
-    if not ranges:
-        return "false"
     return " || ".join(
         f"(ClusterId == {first.cluster} && ProcId >= {first.proc} && ProcId <= {last.proc})"
         for first, last in ranges

@@ -1,0 +1,1 @@
+"""What this library does, measured beside what a user would do instead."""

@@ -1,0 +1,82 @@
+"""Run the measurements, print the table, write the figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import dask.config
+
+from htcdaskgateway.local import LocalSystem, PersonalPool
+
+from .measures import MEASURES
+from .pairs import HEADER
+from .world import tool
+
+TABLE = Path(__file__).parents[2] / "docs" / "benchmarks.json"
+
+
+def markdown(cells: list[str]) -> str:
+    """Return a line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, smaller numbers")
+    parser.add_argument("--only", action="append", choices=MEASURES, help="just this measurement; can be repeated")
+    parser.add_argument(
+        "--output", type=Path, help=f"where to write the figures (a whole run: {TABLE.name} in docs/)"
+    )
+    arguments = parser.parse_args()
+    output = arguments.output or (None if arguments.quick or arguments.only else TABLE)
+    results = []
+    print(markdown(HEADER), markdown(["---"] * len(HEADER)), sep="\n", flush=True)
+    limits = dict.fromkeys(("MAX_JOBS_PER_OWNER", "MAX_JOBS_PER_SUBMISSION", "MAX_JOBS_SUBMITTED"), 1_000_000)
+    with (
+        tempfile.TemporaryDirectory(prefix="htcdaskgateway-bench-") as directory,
+        LocalSystem(pool=PersonalPool(config=limits)) as system,
+        system.gateway() as gateway,
+        dask.config.set({"htcdaskgateway.condor.timeout": "120s"}),
+    ):
+        machine = {
+            "machine": f"{platform.machine()}, {len_cpus()} cores, Linux {platform.release()}",
+            "python": platform.python_version(),
+            "htcondor": tool("condor_version").splitlines()[0].strip("$ "),
+            "versions": {name: version(name) for name in ("ncsa-htcdaskgateway", "dask-gateway", "distributed")},
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d"),
+            "quick": arguments.quick,
+        }
+        for name, measure in MEASURES.items():
+            if arguments.only and name not in arguments.only:
+                continue
+            for row in measure(gateway, Path(directory), arguments.quick):
+                results.append({"measure": name, **row.as_dict()})
+                print(markdown(row.cells()), flush=True)
+    if output:
+        output.write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
+        print(f"written to {output}")
+
+
+def len_cpus() -> int:
+    """Return how many processors this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def commit() -> str:
+    """Return the commit that was measured."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
+main()

@@ -1,0 +1,429 @@
+"""The measurements; each returns rows of a table."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from htcdaskgateway.jobs import ATTRIBUTES
+
+from .pairs import Fact, Row, pairs, timed
+from .world import DEADLINE, Bare, as_new, empty_queue, jobs_of, settled, tool, until
+
+WAITING = "false"  # requirements that no slot fulfils: the jobs wait, and no worker disturbs the clock
+
+
+def submit(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
+    """Ask for n workers, from the call to its return."""
+    sizes = {1: 15, 10: 15, 100: 10} if quick else {1: 25, 10: 25, 100: 15, 1000: 10, 10000: 3}
+    cluster = gateway.new_cluster(requirements=WAITING)
+    bare = Bare(directory / "submit", cluster, WAITING)
+    goals = {1: 1.5, 10: 1.5, 100: 1.1, 1000: 1.1, 10000: 1.1}
+    later_goals = {1: 2.5, 10: 2.5, 100: 2.5, 1000: 1.15, 10000: 1.15}
+
+    def by_hand(n: int) -> float:
+        seconds = timed(lambda: bare.submit(n))
+        empty_queue()
+        return seconds
+
+    def first(n: int) -> float:
+        as_new(cluster)
+        seconds = timed(lambda: cluster.scale(n))
+        settled(cluster)
+        empty_queue()
+        return seconds
+
+    def later(n: int) -> float:
+        as_new(cluster)
+        cluster.scale(1)
+        settled(cluster)
+        seconds = timed(lambda: cluster.scale(n + 1))
+        settled(cluster)
+        empty_queue()
+        return seconds
+
+    for n, rounds in sizes.items():
+        yield pairs(
+            f"first scale({n})", "bare", lambda n=n: first(n), lambda n=n: by_hand(n), rounds=rounds, goal=goals[n]
+        )
+        yield pairs(
+            f"later scale, {n} more",
+            "bare",
+            lambda n=n: later(n),
+            lambda n=n: by_hand(n),
+            rounds=rounds,
+            goal=later_goals[n],
+        )
+    with published(directory) as ask:
+        for n in (1, 10, 100) if quick else (1, 10, 100, 1000):
+            if ask is not None:
+                yield pairs(
+                    f"first scale({n})",
+                    "ncsa-htcdaskgateway 1.0.4",
+                    lambda n=n: first(n),
+                    lambda n=n: ask(n),
+                    rounds=sizes[n],
+                    goal=1,
+                )
+    for n in (1, 10) if quick else (1, 10, 100):
+        yield pairs(
+            f"first scale({n})",
+            "dask-jobqueue",
+            lambda n=n: first(n),
+            lambda n=n: jobqueue_submit(n),
+            rounds=10 if n < 100 else 3,
+            goal=1,
+        )
+    cluster.shutdown()
+
+
+@contextmanager
+def published(directory: Path) -> Iterator[Any]:
+    """Run 1.0.4's submission code in its own environment; gives a function from n to seconds, or None."""
+    python = os.environ.get("BENCH_PUBLISHED_PYTHON")
+    if not python:
+        yield None
+        return
+    home = directory / "published-home"
+    home.mkdir()
+    (home / ".profile").write_text("")  # it sources it
+    program = subprocess.Popen(
+        [python, str(Path(__file__).with_name("published.py")), os.environ["CONDOR_BIN_DIR"]],
+        cwd=home,
+        env={**os.environ, "HOME": str(home), "HTCDASK_STAGEDIR": str(home / "stage")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def ask(n: int) -> float:
+        program.stdin.write(f"{n}\n")
+        program.stdin.flush()
+        for line in program.stdout:
+            if line.startswith("took "):
+                break
+        else:
+            raise RuntimeError("1.0.4 ended without an answer")
+        queued = len(tool("condor_q", "-af", "ClusterId").split())
+        if queued != n:
+            raise RuntimeError(f"1.0.4 submitted {queued} jobs instead of {n}")
+        empty_queue()
+        return float(line.split()[1])
+
+    try:
+        yield ask
+    finally:
+        program.kill()
+        program.wait()
+
+
+@contextmanager
+def jobqueue(**more: Any) -> Iterator[Any]:
+    """Make dask-jobqueue's cluster for the same pool, without TLS, as it comes."""
+    from dask_jobqueue import HTCondorCluster
+
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{os.environ['CONDOR_BIN_DIR']}{os.pathsep}{path}"
+    try:
+        with HTCondorCluster(
+            cores=1, processes=1, memory="1GiB", disk="10MB", python=sys.executable, interface="lo", **more
+        ) as cluster:
+            yield cluster
+    finally:
+        os.environ["PATH"] = path
+
+
+def jobqueue_submit(n: int) -> float:
+    """Return how long dask-jobqueue takes until it has submitted n jobs."""
+    with jobqueue(job_extra_directives={"requirements": WAITING}) as cluster:
+
+        def scale() -> None:
+            cluster.scale(n)
+            until(lambda: len(cluster.workers) == n, "dask-jobqueue's submissions", pause=0.001)
+
+        seconds = timed(scale)
+    empty_queue()
+    return seconds
+
+
+def ready(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
+    """Ask for n workers, until they have joined."""
+    cluster = gateway.new_cluster()
+    bare = Bare(directory / "ready", cluster)
+    with cluster.get_client() as client:
+
+        def leave() -> None:
+            settled(cluster)
+            empty_queue()
+            until(lambda: not joined(client), "the workers' leaving")
+
+        def ours(n: int) -> float:
+            as_new(cluster)
+            seconds = timed(lambda: (cluster.scale(n), wait_joined(client, n)))
+            leave()
+            return seconds
+
+        def by_hand(n: int) -> float:
+            seconds = timed(lambda: (bare.submit(n), wait_joined(client, n)))
+            leave()
+            return seconds
+
+        for n in (1, 4) if quick else (1, 4, 8):
+            yield pairs(
+                f"{n} worker(s) ready",
+                "bare",
+                lambda n=n: ours(n),
+                lambda n=n: by_hand(n),
+                rounds=6 if quick else 12,
+                goal=1.05,
+            )
+            yield pairs(
+                f"{n} worker(s) ready",
+                "dask-jobqueue (no TLS)",
+                lambda n=n: ours(n),
+                lambda n=n: jobqueue_ready(n),
+                rounds=3 if quick else 6,
+                goal=1,
+            )
+    cluster.shutdown()
+
+
+def joined(client: Client) -> int:
+    """Return how many workers the scheduler has."""
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def wait_joined(client: Client, n: int) -> None:
+    """Wait until the scheduler has n workers."""
+    client.wait_for_workers(n, timeout=DEADLINE)
+
+
+def jobqueue_ready(n: int) -> float:
+    """Return how long dask-jobqueue takes until n workers have joined."""
+    with jobqueue() as cluster, Client(cluster, set_as_default=False) as client:
+        seconds = timed(lambda: (cluster.scale(n), wait_joined(client, n)))
+    empty_queue()
+    return seconds
+
+
+def worker_start(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
+    """Start one worker by its script, without HTCondor, until it has joined and left: CPU seconds and memory."""
+    cluster = gateway.new_cluster()
+    bare = Bare(directory / "start", cluster)
+    staged = Path(os.environ["HTCDASK_STAGEDIR"]) / cluster.name
+    count = 0
+    with cluster.get_client() as client:
+
+        def run(command: list[str], name: str, scratch: Path) -> tuple[float, float]:
+            for file in ("dask.crt", "dask.pem"):
+                (scratch / file).write_bytes((staged / "credentials" / file).read_bytes())
+            environment = {"PATH": "/usr/bin:/bin", "HOME": str(scratch)}
+            process = subprocess.Popen(command, cwd=scratch, env=environment, stderr=subprocess.DEVNULL)
+            wait_joined(client, 1)
+            client.retire_workers(names=[name], close_workers=True)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode != 0:
+                raise RuntimeError(f"{name} ended with {process.returncode}")
+            until(lambda: not joined(client), "the worker's leaving")
+            return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+        def ours() -> tuple[float, float]:
+            nonlocal count
+            count += 1
+            with tempfile.TemporaryDirectory(dir=directory) as scratch:
+                for file in ("worker.sh", "worker_preload.py"):
+                    Path(scratch, file).write_bytes((staged / file).read_bytes())
+                Path(scratch, ".job.ad").write_text(f"ClusterId = {count}\nProcId = 0\nNumShadowStarts = 1\n")
+                return run(["/bin/sh", "worker.sh"], f"htcondor-{count}.0-1", Path(scratch))
+
+        def by_hand() -> tuple[float, float]:
+            nonlocal count
+            count += 1
+            name = f"htcondor-{count}.1-1"
+            with tempfile.TemporaryDirectory(dir=directory) as scratch:
+                return run(bare.command(name), name, Path(scratch))
+
+        samples = [(ours(), by_hand()) for _ in range(6 if quick else 15)]
+    cpu = [[pair[side][0] for pair in samples] for side in (0, 1)]
+    memory = [[pair[side][1] for pair in samples] for side in (0, 1)]
+    yield Row("a worker's start: CPU", "bare", "s", *cpu, goal=1)
+    yield Row("a worker's start: memory", "bare", "MiB", *memory, goal=1)
+    cluster.shutdown()
+
+
+def shutdown(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
+    """Shut a cluster down, until its jobs have left the queue."""
+
+    def start(make: Any, running: int, waiting: int) -> Any:
+        cluster = gateway.new_cluster()
+        with cluster.get_client() as client:
+            make(cluster, running, waiting)
+            wait_joined(client, running)
+        return cluster
+
+    def our_jobs(cluster: Any, running: int, waiting: int) -> None:
+        cluster.scale(running)
+        settled(cluster)
+        if waiting:
+            submit_waiting(Path(os.environ["HTCDASK_STAGEDIR"]) / cluster.name / "worker.sub", waiting)
+
+    def bare_jobs(cluster: Any, running: int, waiting: int) -> None:
+        bare = Bare(directory / f"shutdown-{cluster.name}", cluster)
+        bare.submit(running)
+        if waiting:
+            submit_waiting(bare.directory / "bare.sub", waiting)
+
+    def submit_waiting(description: Path, n: int) -> None:
+        tool("condor_submit", description.name, "-append", f"requirements = {WAITING}", "-queue", str(n),
+             cwd=description.parent)  # fmt: skip
+
+    def ours(running: int, waiting: int) -> float:
+        cluster = start(our_jobs, running, waiting)
+        seconds = timed(lambda: (cluster.shutdown(), until(lambda: not jobs_of(cluster.name), "an empty queue")))
+        return seconds
+
+    def by_hand(running: int, waiting: int) -> float:
+        cluster = start(bare_jobs, running, waiting)
+        seconds = timed(
+            lambda: (
+                tool("condor_rm", "-constraint", "Bare =?= true"),
+                until(lambda: not Bare.jobs(), "an empty queue"),
+            )
+        )
+        cluster.shutdown()
+        return seconds
+
+    for running, waiting in ((4, 0),) if quick else ((8, 0), (1, 1000)):
+        yield pairs(
+            f"shutdown, {running} running, {waiting} waiting",
+            "bare condor_rm",
+            lambda r=running, w=waiting: ours(r, w),
+            lambda r=running, w=waiting: by_hand(r, w),
+            rounds=4 if quick else 8,
+            goal=1.1,
+        )
+
+
+def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
+    """Ask for the state of many jobs, and see how long the event loop stands still meanwhile."""
+    n = 2000 if quick else 10000
+    cluster = gateway.new_cluster(requirements=WAITING)
+    cluster.scale(n)
+    settled(cluster)
+    fleet = cluster.fleet
+
+    async def look() -> tuple[float, float]:
+        ticks = [time.perf_counter()]
+
+        async def tick() -> None:
+            while True:
+                await asyncio.sleep(0)
+                ticks.append(time.perf_counter())
+
+        ticking = asyncio.ensure_future(tick())
+        begin = time.perf_counter()
+        await fleet.look(max_age=0)
+        seconds = time.perf_counter() - begin
+        ticking.cancel()
+        return seconds, max(b - a for a, b in itertools.pairwise(ticks))
+
+    async def look_alone() -> float:
+        begin = time.perf_counter()
+        await fleet.look(max_age=0)
+        return time.perf_counter() - begin
+
+    def by_hand() -> float:
+        return timed(
+            lambda: tool("condor_q", "-constraint", fleet.constraint, "-json", "-attributes", ",".join(ATTRIBUTES))
+        )
+
+    rounds = 6 if quick else 15
+    yield pairs(
+        f"the state of {n} jobs", "one condor_q", lambda: cluster.gateway.sync(look_alone), by_hand, rounds=rounds,
+        goal=1,
+    )  # fmt: skip
+    gaps = sorted(cluster.gateway.sync(look)[1] for _ in range(rounds))
+    yield Fact(f"the event loop's longest pause meanwhile, median of {rounds}", gaps[rounds // 2] * 1000, "ms", 10)
+    yield Fact("the event loop's longest pause meanwhile, worst", gaps[-1] * 1000, "ms")
+    before = resource_mib()
+    held = [cluster.gateway.sync(fleet._look) for _ in range(4)]
+    yield Fact(
+        f"a client's memory for {n} jobs watched", (resource_mib() - before) / len(held), "MiB", 20 * n / 1e4
+    )
+    cluster.shutdown()
+    empty_queue()
+
+
+def resource_mib() -> float:
+    """Return this process's memory in MiB."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def adaptive(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
+    """Burst into work: from the client's call to the submit."""
+    import dask.config
+
+    interval = 1.0
+    waits = []
+    for _ in range(2 if quick else 6):
+        with dask.config.set({"distributed.adaptive.interval": f"{interval:g}s"}):
+            cluster = gateway.new_cluster(requirements=WAITING)
+            cluster.adapt(minimum=0, maximum=4)
+            with cluster.get_client() as client:
+                begin = time.perf_counter()
+                futures = client.map(lambda x: x, range(100), pure=False)
+                until(lambda name=cluster.name: jobs_of(name) > 0, "a submit", pause=0.005)
+                waits.append(time.perf_counter() - begin)
+                del futures
+            cluster.shutdown()
+    yield Fact("adaptive: a burst to its submit, worst", max(waits), "s", interval + 0.1)
+
+
+def importing(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
+    """Import the package beside dask_gateway alone."""
+
+    def run(module: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True, timeout=DEADLINE)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    yield pairs(
+        "import htcdaskgateway: CPU", "import dask_gateway", lambda: run("htcdaskgateway"),
+        lambda: run("dask_gateway"), rounds=10 if quick else 25, goal=1.05,
+    )  # fmt: skip
+    code = (
+        "import sys, json, dask_gateway; before = set(sys.modules); import htcdaskgateway;"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    more = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    foreign = [name for name in more if not name.startswith("htcdaskgateway")]
+    yield Fact("import htcdaskgateway: modules of others beyond import dask_gateway's", len(foreign), "modules")
+
+
+MEASURES = {
+    "submit": submit,
+    "ready": ready,
+    "worker_start": worker_start,
+    "shutdown": shutdown,
+    "looking": looking,
+    "adaptive": adaptive,
+    "importing": importing,
+}

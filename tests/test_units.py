@@ -35,7 +35,8 @@ def test_a_bare_number_of_disk_counts_kib():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["32 GiBs", "", "0", 0, -1, "-4GB", "1e3", "lots", None, True, False, "4GB\n5GB", "nan", "0x10", "4 G B"]
+    "wrong",
+    ["32 GiBs", "", "0", 0, -1, "-4GB", "1e3", "lots", None, True, False, "4GB\n5GB", "nan", "0x10", "4 G B"],
 )
 def test_what_is_no_amount_is_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=r"memory=.*write a number and K, M, G or T"):

@@ -11,7 +11,7 @@ from dask_gateway import Gateway, GatewayCluster
 
 from . import config, staging
 from .condor import Condor
-from .errors import CondorError, ConfigError, SchedulerError
+from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .fleet import Fleet, cluster_constraint, remove_jobs
 from .gateway import HTCGateway
 from .jobs import WorkerJobs
@@ -205,15 +205,15 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
     async def _sweep(self) -> None:
         """Remove what clients that died have left in the staging directory."""
-        leftovers = [name for name in staging.leftovers() if name != self.name]
-        if not leftovers:
-            return
-        known = {report.name for report in await self.gateway._clusters()}
         try:
+            leftovers = [name for name in staging.leftovers(self.scheduler_address) if name != self.name]
+            if not leftovers:
+                return
+            known = {report.name for report in await self.gateway._clusters()}
             for name in leftovers:
                 if name not in known and not await self._condor.query(cluster_constraint(name), ["ClusterId"]):
                     staging.sweep(name)
-        except CondorError as error:
+        except (CondorError, StagingError) as error:
             logger.warning("what former clusters left behind could not be cleaned up: %s", error)
 
     async def _stop_internal(self, shutdown: bool | None = None) -> None:

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 # Secrets of the gateway that no tool of HTCondor needs, lest a site's `getenv` puts them into a job.
 _NOT_FOR_TOOLS = ("DASK_GATEWAY_PASSWORD", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
 
+# How long a killed tool may take to be gone, in seconds.
+_KILL_TIMEOUT = 5.0
+
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
     (CondorAuthenticationError, re.compile(r"AUTHENTICATE|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
     (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
@@ -210,14 +213,15 @@ class Condor:
             raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
         try:
             stdout, stderr = await asyncio.wait_for(process.communicate(), limit)
-        except asyncio.TimeoutError:
-            raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
-        finally:
-            if process.returncode is None:
-                # Timed out or cancelled: the whole session, since a tool may be a site's wrapper script.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, 9)
-                await process.wait()
+        except BaseException as error:  # timed out or cancelled
+            # The whole session: a tool may be a site's wrapper script, and leave behind who holds its output.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)
+            if isinstance(error, asyncio.TimeoutError):
+                raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
+            raise
         assert process.returncode is not None  # noqa: S101 - for the type checker: communicate() waited
         return Completed(
             command, process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")

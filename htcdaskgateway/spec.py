@@ -285,7 +285,8 @@ def _port(text: str) -> bool:
 
 def _ports(value: Any, name: str) -> str:
     match = _PORTS.fullmatch(str(value))
-    if value != 0 and (not match or not all(map(_port, filter(None, match.groups())))):
+    # Port 0 is any free one.
+    if str(value) != "0" and (not match or not all(map(_port, filter(None, match.groups())))):
         raise ConfigError(f"{name}={value!r} is not a port or a range of ports such as '10000:10070'")
     if match and match[2] and int(match[1]) > int(match[2]):
         raise ConfigError(f"{name}={value!r} begins after its end")

@@ -149,6 +149,7 @@ class Staging:
             "worker.sub": description,
             "worker.sh": script,
             "worker_preload.py": preload.read_text(encoding="utf-8"),
+            "gateway": _gateway(scheduler_address),
         }
 
     def write(self, scheduler_address: str, certificate: str, key: str) -> None:
@@ -227,16 +228,32 @@ def _apptainer_command(spec: WorkerSpec) -> list[str]:
     return [spec.container_command, "exec", "--cleanenv", *binds, *spec.container_options]
 
 
-def leftovers() -> list[str]:
-    """Return the names of the clusters that have a staging directory of this user."""
+def leftovers(scheduler_address: str) -> list[str]:
+    """Return the names of the clusters of one gateway that have a staging directory of this user.
+
+    Parameters
+    ----------
+    scheduler_address : str
+        The address of any scheduler of that gateway. What another gateway knows, this one cannot tell.
+
+    Raises
+    ------
+    StagingError
+        The staging root cannot be read.
+    """
     root = staging_root()
-    if not root.is_dir():
-        return []
-    return sorted(
-        entry.name
-        for entry in root.iterdir()
-        if _CLUSTER_NAME.fullmatch(entry.name) and (entry / "worker.sub").is_file() and not entry.is_symlink()
-    )
+    with _explained(root):
+        return sorted(
+            path.parent.name
+            for path in root.glob("*/gateway")
+            if _CLUSTER_NAME.fullmatch(path.parent.name)
+            and not path.parent.is_symlink()
+            and path.read_text() == _gateway(scheduler_address)
+        )
+
+
+def _gateway(scheduler_address: str) -> str:
+    return f"{urlsplit(scheduler_address).netloc}\n"
 
 
 def sweep(cluster: str) -> None:
@@ -253,7 +270,8 @@ def sweep(cluster: str) -> None:
         It cannot be removed.
     """
     directory = staging_root() / check_cluster_name(cluster)
-    with _explained(directory):
+    # Another client may sweep at the same moment.
+    with _explained(directory), contextlib.suppress(FileNotFoundError):
         if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
             return
         if time.time() - directory.stat().st_mtime > config.seconds("keep-staging"):

@@ -53,6 +53,20 @@ def quote_list_item(value: object) -> str:
     return quote_submit(value)
 
 
+def quote_shell(value: object) -> str:
+    """Quote `value` as one word of a shell script.
+
+    Raises
+    ------
+    ConfigError
+        It has a line break or a NUL.
+    """
+    text = str(value)
+    if any(character in text for character in "\r\n\0"):
+        raise ConfigError(f"{text!r} has a line break, which a worker's script cannot hold")
+    return shlex.quote(text)
+
+
 def render(name: str, **values: Any) -> str:
     """Render the template `name`.
 
@@ -91,7 +105,7 @@ def render(name: str, **values: Any) -> str:
     environment.filters.update(
         submit=quote_submit,
         item=quote_list_item,
-        sh=lambda value: shlex.quote(str(value)),
+        sh=quote_shell,
         classad=lambda value: quote_classad(str(value)),
     )
     try:
@@ -102,5 +116,8 @@ def render(name: str, **values: Any) -> str:
         raise TemplateError(f"there is no template {error.name!r}") from error
     except jinja2.TemplateError as error:
         raise TemplateError(f"template {name}: {error.message}") from error
-    except OSError as error:
-        raise TemplateError(f"template {name}: {error}") from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        # What the expressions of a site's template raise is of any kind.
+        raise TemplateError(f"template {name}: {type(error).__name__}: {error}") from error

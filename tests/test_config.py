@@ -1,0 +1,128 @@
+"""Configuration: defaults, dask's own ways, and a .env file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dask.config
+import pytest
+from dask_gateway.auth import BasicAuth, JupyterHubAuth
+
+from htcdaskgateway import HTCGateway, WorkerSpec, config
+from htcdaskgateway.errors import ConfigError
+
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
+
+ADDRESS = "http://gateway.example.org"
+
+
+def password(**keywords):
+    with HTCGateway(ADDRESS, **keywords) as gateway:
+        return gateway.auth.password
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(5, 5), ("60s", 60), ("2h", 7200), ("1d", 86400), ("1.5", 1.5), ("100ms", 0.1)]
+)
+def test_a_time_is_a_number_of_seconds_or_a_text(value, expected):
+    assert config.parse_seconds(value, "x") == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, "0s", "-5m", "", "soon", None, True, [], float("nan"), float("inf"), {}])
+def test_what_is_no_time_is_refused_by_name(value):
+    with pytest.raises(ConfigError, match=r"htcdaskgateway\.x=.*write 60"):
+        config.parse_seconds(value, "htcdaskgateway.x")
+
+
+def test_the_users_configuration_goes_before_the_defaults(tmp_path):
+    (tmp_path / "mine.yaml").write_text("htcdaskgateway:\n  worker:\n    cpus: 7\n")
+    environment = {**os.environ, "DASK_CONFIG": str(tmp_path / "mine.yaml")}
+    program = "from htcdaskgateway import WorkerSpec as W; s = W.from_keywords(); print(s.cpus, s.memory_mib)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["7", "32768"]
+
+
+def test_the_environment_goes_before_the_users_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("htcdaskgateway:\n  worker:\n    cpus: 7\n")
+    environment = {
+        **os.environ,
+        "DASK_CONFIG": str(tmp_path / "mine.yaml"),
+        "DASK_HTCDASKGATEWAY__WORKER__CPUS": "9",
+        "DASK_HTCDASKGATEWAY__WORKER__JOB_EXTRA_DIRECTIVES": "{'accounting_group': 'physics'}",
+    }
+    program = (
+        "from htcdaskgateway import WorkerSpec as W; s = W.from_keywords(); print(s.cpus, s.job_extra_directives)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "9 {'accounting_group': 'physics'}\n"
+
+
+def test_a_dotenv_file_above_the_working_directory_is_honoured(monkeypatch):
+    Path(".env").write_text('DASK_GATEWAY_PASSWORD="from the file"\n')
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert password() == "from the file"
+    assert os.environ["DASK_GATEWAY_PASSWORD"] == "from the file"
+
+
+def test_the_environment_wins_over_a_dotenv_file(monkeypatch):
+    Path(".env").write_text("DASK_GATEWAY_PASSWORD=file\nOTHER=file\n")
+    monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "environment")
+    assert password() == "environment"
+    assert os.environ["OTHER"] == "file"
+
+
+def test_dasks_variables_in_a_dotenv_file_are_honoured():
+    Path(".env").write_text(
+        "DASK_HTCDASKGATEWAY__WORKER__CPUS=3\nDASK_GATEWAY__ADDRESS=http://other.example.org\n"
+        "HTCDASK_STAGEDIR=/from/the/file\nNOT_A_SETTING\n"
+    )
+    with HTCGateway() as gateway:
+        assert gateway.address == "http://other.example.org"
+    assert WorkerSpec.from_keywords().cpus == 3
+    assert os.environ["HTCDASK_STAGEDIR"] == "/from/the/file"
+
+
+def test_what_a_program_has_set_wins_over_a_dotenv_file():
+    Path(".env").write_text("DASK_HTCDASKGATEWAY__WORKER__CPUS=3\n")
+    with dask.config.set({"htcdaskgateway.worker.cpus": 5}):
+        config.load_dotenv()
+        assert WorkerSpec.from_keywords().cpus == 5
+
+
+def test_without_a_dotenv_file_nothing_changes():
+    before = dict(os.environ)
+    config.load_dotenv()
+    assert dict(os.environ) == before
+
+
+def test_a_password_that_was_given_wins(monkeypatch):
+    monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "environment")
+    assert password(auth=BasicAuth(username=None, password="given")) == "given"
+
+
+@pytest.mark.parametrize("auth", [None, "basic", BasicAuth("me"), BasicAuth(username="me", password="")])
+def test_basic_auth_without_a_password_takes_it_from_the_environment(monkeypatch, auth):
+    monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "environment")
+    with HTCGateway(ADDRESS, auth=auth) as gateway:
+        assert gateway.auth.password == "environment"
+        assert gateway.auth.username == (auth.username if isinstance(auth, BasicAuth) else BasicAuth().username)
+
+
+def test_another_authentication_is_left_alone(monkeypatch):
+    monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "environment")
+    auth = JupyterHubAuth(api_token="token")
+    with HTCGateway(ADDRESS, auth=auth) as gateway:
+        assert gateway.auth is auth
+
+
+def test_no_address_at_all_is_told():
+    with pytest.raises(ValueError, match="address"):
+        HTCGateway()

@@ -1,0 +1,122 @@
+"""Installed from a wheel, from an sdist and editable: everything the package reads is there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+
+USE = """
+import htcdaskgateway, pathlib
+from htcdaskgateway import HTCGateway, WorkerSpec
+from htcdaskgateway.scheduler import _FromSource
+from htcdaskgateway.staging import Staging
+rendered = Staging("c1", WorkerSpec.from_keywords()).rendered("gateway://localhost:8786/c1")
+assert {"worker.sub", "worker.sh", "worker_preload.py"} <= rendered.keys() and all(rendered.values())
+from htcdaskgateway import templating
+for name in ("worker.sub.j2", "worker.sh.j2"):
+    try:
+        templating.render(name)
+    except templating.TemplateError as error:
+        assert "undefined" in str(error), error
+assert "class HTCondorWorkers" in _FromSource().__reduce__()[1][1]["source"]
+print(pathlib.Path(htcdaskgateway.__file__).parent)
+"""
+
+
+def run(*command, cwd):
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what the build reads; a build writes beside it."""
+    copy = tmp_path_factory.mktemp("checkout") / "htcdaskgateway"
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    copy.mkdir()
+    for name in ("htcdaskgateway", "templates"):
+        shutil.copytree(TOP / name, copy / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "MANIFEST.in"):
+        if (TOP / name).exists():
+            shutil.copy(TOP / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The Python of a virtual environment that sees what is installed here, less this package."""
+    directory = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(directory, with_pip=False, symlinks=True)
+    (site,) = (directory / "lib").glob("python3*/site-packages")
+    seen = tmp_path_factory.mktemp("site")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "htcdaskgateway" not in entry.name:
+            (seen / entry.name).symlink_to(entry)
+    (site / "seen.pth").write_text(f"{seen}\n")
+    return directory / "bin" / "python"
+
+
+def install(python, *what, cwd):
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    run(python, "-m", "pip", "install", "--force-reinstall", *offline, *what, cwd=cwd)
+
+
+def build(python, checkout, kind):
+    """Build a wheel or an sdist by the project's own build backend."""
+    program = f"import setuptools.build_meta as b; print(b.build_{kind}('dist'))"
+    (checkout / "dist").mkdir(exist_ok=True)
+    run(python, "-c", program, cwd=checkout)
+    suffix = {"wheel": "*.whl", "sdist": "*.tar.gz"}[kind]
+    (built,) = (checkout / "dist").glob(suffix)
+    return built
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _setuptools(python, tmp_path_factory):
+    found = subprocess.run([python, "-c", "import setuptools, pip"], capture_output=True, check=False)
+    if found.returncode != 0:
+        pytest.skip(f"no setuptools beside {sys.executable} to build with")
+
+
+def used(python, cwd):
+    return Path(run(python, "-I", "-c", USE, cwd=cwd).strip())
+
+
+def test_from_a_wheel(checkout, python, tmp_path):
+    wheel = build(python, checkout, "wheel")
+    assert wheel.name == "ncsa_htcdaskgateway-2.0.0-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"htcdaskgateway/py.typed", "htcdaskgateway/htcdaskgateway.yaml"} <= set(names)
+    assert "htcdaskgateway/templates/worker.sub.j2" in names
+    assert not [name for name in names if name.startswith(("tests", "scripts", "docs", "templates"))]
+    install(python, wheel, cwd=tmp_path)
+    assert used(python, tmp_path).is_relative_to(python.parent.parent)
+
+
+def test_from_an_sdist(checkout, python, tmp_path):
+    sdist = build(python, checkout, "sdist")
+    names = [name.split("/", 1)[-1] for name in tarfile.open(sdist).getnames()]
+    assert {"templates/worker.sub.j2", "templates/worker.sh.j2", "LICENSE", "setup.py"} <= set(names)
+    install(python, sdist, cwd=tmp_path)
+    assert used(python, tmp_path).is_relative_to(python.parent.parent)
+
+
+def test_editable(checkout, python, tmp_path):
+    install(python, "--editable", checkout, cwd=tmp_path)
+    assert used(python, tmp_path) == checkout / "htcdaskgateway"
+    # A site's administrator edits the template where it lies.
+    template = checkout / "templates" / "worker.sh.j2"
+    template.write_text(template.read_text() + "\n# edited\n")
+    program = USE + "\nassert rendered['worker.sh'].rstrip().endswith('# edited')"
+    run(python, "-I", "-c", program, cwd=tmp_path)

@@ -1,0 +1,154 @@
+"""What one worker needs: configuration, keywords, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import dask.config
+import pytest
+
+from htcdaskgateway import WorkerSpec
+from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.spec import KEYWORDS
+
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
+
+
+def test_the_defaults_are_those_of_version_1():
+    spec = WorkerSpec.from_keywords()
+    assert (spec.cpus, spec.memory, spec.worker_port) == (4, 32 * 2**30, "10000:10070")
+    assert (spec.container_runtime, spec.container_image) == ("htcondor", None)
+    assert (spec.disk, spec.gpus, spec.spool) == (None, None, False)
+    assert (spec.max_idle_time, spec.max_held_time, spec.death_timeout) == (86400, 3600, 60)
+
+
+def test_a_keyword_wins_over_the_configuration():
+    with dask.config.set({"htcdaskgateway.worker.cpus": 2, "htcdaskgateway.worker.memory": "2GB"}):
+        spec = WorkerSpec.from_keywords(cpus=3)
+    assert (spec.cpus, spec.memory_mib) == (3, 2048)
+
+
+def test_every_field_has_a_configured_default():
+    configured = dask.config.get("htcdaskgateway.worker")
+    assert {name.replace("-", "_") for name in configured} == KEYWORDS
+
+
+def test_what_a_worker_needs_survives_the_way_to_the_scheduler_and_back():
+    spec = WorkerSpec.from_keywords(
+        container_image="/i m/a'b.sif",
+        container_runtime="apptainer",
+        container_binds=["/scratch", "/a:/b:ro"],
+        container_options=["--nv"],
+        cpus=2,
+        memory="1.5GB",
+        disk="3G",
+        gpus=1,
+        worker_extra_args=["--resources", "a=1"],
+        worker_port=0,
+        scheduler_proxy="[::1]:8786",
+        environment={"A": "1", "EMPTY": ""},
+        job_script_prologue=["module load x"],
+        job_extra_directives={"accounting_group": "physics", "+Site": '"A"'},
+        submit_command_extra=["-disable"],
+        requirements="HasX",
+        rank="Mips",
+        spool=True,
+        log_directory="/x",
+        interface="lo",
+    )
+    assert WorkerSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_understood():
+    assert WorkerSpec.from_dict({"cpus": 7, "of_the_future": 1}).cpus == 7
+
+
+def test_in_words():
+    spec = WorkerSpec.from_keywords(cpus=2, memory="32GB", disk="1T", gpus=1, container_image="/x.sif")
+    assert str(spec) == "2 CPU(s), 32 GiB of memory, 1 TiB of disk, 1 GPU(s), in /x.sif"
+
+
+def test_whole_numbers_of_a_yaml_file_are_taken_as_such():
+    spec = WorkerSpec.from_keywords(cpus="4", gpus=2.0)
+    assert (spec.cpus, spec.gpus) == (4, 2)
+
+
+def test_an_unknown_keyword_is_told_with_those_that_exist():
+    with pytest.raises(TypeError, match=r"unknown worker option 'cpu'.*cpus"):
+        WorkerSpec.from_keywords(cpu=3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cpus": 0},
+        {"cpus": 1.5},
+        {"cpus": True},
+        {"cpus": "two"},
+        {"cpus": float("inf")},
+        {"memory": "32 GiBs"},
+        {"disk": "-1"},
+        {"gpus": -1},
+        {"container_runtime": "docker"},
+        {"container_image": ""},
+        {"container_image": 7},
+        {"container_image": "/a\nqueue 5"},
+        {"container_image": "/a\0"},
+        {"container_image": "/a\x85b"},
+        {"container_image": "/a\udcff"},
+        {"container_binds": "/scratch"},
+        {"container_options": [None]},
+        {"python": ""},
+        {"worker_extra_args": ["--x\n"]},
+        {"worker_port": "10000-10070"},
+        {"worker_port": "70000"},
+        {"worker_port": "10070:10000"},
+        {"worker_port": False},
+        {"interface": ""},
+        {"scheduler_proxy": "host"},
+        {"scheduler_proxy": "host:0"},
+        {"scheduler_proxy": "tls://host:8786"},
+        {"death_timeout": 0},
+        {"death_timeout": "soon"},
+        {"death_timeout": True},
+        {"death_timeout": float("inf")},
+        {"environment": ["A=1"]},
+        {"environment": {"A B": "1"}},
+        {"environment": {"A": "1\n2"}},
+        {"job_script_prologue": "module load x"},
+        {"job_extra_directives": ["a"]},
+        {"job_extra_directives": {"queue": "5"}},
+        {"job_extra_directives": {"Executable": "/bin/sh"}},
+        {"job_extra_directives": {"a = 1\nqueue": "5"}},
+        {"job_extra_directives": {"a": "1\nqueue 5"}},
+        {"job_extra_directives": {"a": "1\\"}},
+        {"submit_command_extra": "-x"},
+        {"requirements": "a\nqueue"},
+        {"requirements": "a \\"},
+        {"rank": ""},
+        {"log_directory": ""},
+        {"spool": "yes"},
+        {"max_idle_time": -1},
+        {"max_held_time": "1 fortnight"},
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_used_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=name):
+        WorkerSpec.from_keywords(**wrong)
+
+
+def test_an_image_without_a_runtime_is_refused():
+    with pytest.raises(ConfigError, match=r"container_runtime='htcondor'"):
+        WorkerSpec.from_keywords(container_image="/x.sif", container_runtime="none")
+
+
+def test_a_configured_image_is_left_out_where_the_runtime_is_none():
+    with dask.config.set({"htcdaskgateway.worker.container-image": "/x.sif"}):
+        assert WorkerSpec.from_keywords(container_runtime="none").container_image is None
+
+
+def test_apptainer_needs_an_image():
+    with pytest.raises(ConfigError, match="container_image"):
+        WorkerSpec.from_keywords(container_runtime="apptainer")

@@ -13,7 +13,7 @@ from . import config, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .fleet import Fleet, cluster_constraint, remove_jobs
-from .gateway import HTCGateway
+from .gateway import HTCGateway, finalize
 from .jobs import WorkerJobs
 from .scheduler import SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
@@ -298,6 +298,9 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
     async def _jobs(self) -> WorkerJobs:
         return await self.fleet.look()
+
+    def __del__(self) -> None:
+        finalize(super().__del__)
 
     def __repr__(self) -> str:
         return f"HTCGatewayCluster<{self.name}, status={self.status}{self._jobs_in_words()}>"

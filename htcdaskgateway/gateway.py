@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from dask_gateway import Gateway
@@ -56,6 +59,9 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         if self.asynchronous or self._loop_runner.is_started():
             return super().close()
         return None
+
+    def __del__(self) -> None:
+        finalize(super().__del__)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -141,3 +147,16 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         settings = {**self._settings(), "asynchronous": True}
         async with HTCGatewayCluster.from_name(cluster_name, **settings) as cluster:
             await cluster._scale(n)
+
+
+def finalize(close: Callable[[], None]) -> None:
+    """Run `close`, aside if an event loop runs in this thread: the garbage collector comes by anywhere.
+
+    The stock clients wait for their loop when they are collected; on the loop's own thread that would never end.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        close()
+    else:
+        threading.Thread(target=close, daemon=True, name="htcdaskgateway-finalize").start()

@@ -17,7 +17,7 @@ from distributed.core import Status
 from distributed.deploy import Adaptive
 
 from . import config
-from .errors import ConfigError, HTCDaskGatewayError
+from .errors import ConfigError, HTCDaskGatewayError, SchedulerError
 from .fleet import Fleet
 from .jobs import JobId
 
@@ -71,6 +71,25 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or number < 0:
         raise ValueError(value)
     return number
+
+
+def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of `distributed.deploy.Adaptive` if they are such.
+
+    Raises
+    ------
+    ConfigError
+        There is no such setting, or its value cannot be used.
+    """
+    for name, value in settings.items():
+        if name in ("interval", "target_duration"):
+            config.parse_seconds(value, f"adapt({name}=…): {name}")
+        elif name == "wait_count":
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"adapt(wait_count={value!r}): it is a whole number of at least 1")
+        else:
+            raise ConfigError(f"adapt() has no {name!r}; it has interval, wait_count and target_duration")
+    return settings
 
 
 class FleetView:
@@ -131,7 +150,7 @@ class FleetView:
         await self.fleet.scale(n, grow_only=True)
 
     async def scale_down(self, jobs: Collection[JobId]) -> None:
-        """Retire those of these jobs whose workers have joined, and remove as many of those that wait as the rest."""
+        """Retire the workers among these jobs, and remove as many jobs that wait as there are others."""
         names = [self._joined[job] for job in jobs if job in self._joined]
         await self.fleet.shrink(names, waiting=len(jobs) - len(names))
 
@@ -196,8 +215,7 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
     async def _adapt_once(self) -> None:
         try:
             await self._take_charge()
-            noted = await self._link.noted(NOTE)
-            if not noted or noted["id"] != self._id:
+            if not await self._is_noted():
                 self.stop(reason="another client scales the cluster")
                 return
             await super().adapt()
@@ -219,6 +237,22 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
                 self._tick.cancel()
             await asyncio.wait([self._tick])
 
+    async def leave(self, *, now: bool) -> None:
+        """End with the client; `now`: the jobs are about to be removed."""
+        await self.end("the cluster is closed", now=now)
+        if now:
+            return
+        try:
+            if await self._is_noted():
+                await self._link.note(**{NOTE: None})
+        except SchedulerError as error:
+            logger.info("the end of adaptive scaling could not be noted: %s", error)
+
+    async def _is_noted(self) -> bool:
+        """Tell whether this is still the one that adapts the cluster."""
+        noted = await self._link.noted(NOTE)
+        return bool(noted) and noted["id"] == self._id
+
     async def target(self) -> int:
         """Return how many workers of HTCondor's the work asks for."""
         return int(await self.cluster.refresh(self.target_duration))
@@ -231,8 +265,8 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
 
     async def workers_to_close(self, target: int) -> list[JobId]:
         """Return workers that process nothing, as many as are too many when nothing waits any more."""
-        surplus = len(self.cluster.observed) - target
-        return self.cluster.unoccupied[: max(0, surplus)]
+        view: FleetView = self.cluster
+        return view.unoccupied[: max(0, len(view.observed) - target)]
 
     async def scale_down(self, workers: Collection[JobId]) -> None:
         """Remove these: jobs that wait at once, workers when their data has moved, unless they have got work."""

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 5
 _SETTLE_AFTER = 1.0
 
-# HoldReasonCode of a job whose input is on its way to the schedd: no failure.
-_SPOOLING = 16
+SPOOLING = 16
+"""``HoldReasonCode`` of a job whose input is on its way to the schedd: no failure."""
 
 
 def cluster_constraint(cluster: str) -> str:
@@ -91,7 +91,7 @@ class Fleet:
 
     def _report_holds(self) -> None:
         """Warn of jobs that have gone on hold since the last look."""
-        held = [job for job in self.seen.having(JobStatus.HELD) if job.hold_code != _SPOOLING]
+        held = [job for job in self.seen.having(JobStatus.HELD) if job.hold_code != SPOOLING]
         fresh = [job for job in held if self._held.get(job.id) != job.since]
         self._held = {job.id: job.since for job in held}
         kinds: dict[tuple[int | None, int | None], list[WorkerJob]] = {}

@@ -9,11 +9,11 @@ from typing import Any
 
 from dask_gateway import Gateway, GatewayCluster
 
-from . import config, staging
+from . import adaptive, config, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .fleet import Fleet, cluster_constraint, remove_jobs
-from .gateway import HTCGateway, finalize
+from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
 from .jobs import WorkerJobs
 from .scheduler import SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
@@ -130,6 +130,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         config.load_dotenv()
         self.status = "created"
         self._fleet: Fleet | None = None
+        self._adaptive: adaptive.FleetAdaptive | None = None
         self._fresh = name is None
         self._spec = WorkerSpec.from_keywords(**self._worker)
         self._condor = Condor()
@@ -222,6 +223,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         shutdown = shutdown and self.name is not None
         fleet, self._fleet = self._fleet, None
         try:
+            if self._adaptive is not None:
+                await self._adaptive.leave(now=shutdown)
             if fleet is not None:
                 await (fleet.abandon() if shutdown else fleet.close())
             if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
@@ -258,28 +261,147 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
                 self.gateway.close()
             raise
 
-    def scale(self, n: int, **kwargs: Any) -> Any:
+    def scale(self, n: int, worker_type: str = "htcondor", **kwargs: Any) -> Any:
         """Bring the cluster to `n` workers.
 
         Jobs that wait in the queue or are held count as workers that have been asked for. Scaling down removes
-        those first, then the workers that the scheduler finds cheapest, after their results have moved.
+        those first, then the workers that the scheduler finds cheapest, after their results have moved. Adaptive
+        scaling of that kind of workers ends.
 
         Parameters
         ----------
         n : int
             The number of workers, at least 0. Asking for the same number again changes nothing.
+        worker_type : str, optional
+            ``"htcondor"`` for HTCondor's workers, ``"gateway"`` for those that the gateway server starts itself
+            beside them. One kind is scaled without touching the other.
 
         Raises
         ------
         ConfigError
-            `n` is not such a number.
+            `n` is not such a number, or there is no such type.
         CondorError, SchedulerError
             It could not be done; scaling again is safe.
         """
-        return self.gateway.sync(self._scale, n, **kwargs)
+        return self.gateway.sync(self._scale, n, worker_type=worker_type, **kwargs)
 
-    async def _scale(self, n: int) -> None:
-        await self.fleet.scale(_check_count(n))
+    async def _scale(self, n: int, worker_type: str = "htcondor") -> None:
+        count = _check_count(n)
+        if check_worker_type(worker_type) == GATEWAY:
+            await self.gateway._scale_cluster(self.name, count, worker_type=GATEWAY)
+            return
+        await self._end_adapting("scale() is called")
+        await self.fleet.scale(count)
+
+    def adapt(
+        self,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        active: bool = True,
+        worker_type: str = "htcondor",
+        **settings: Any,
+    ) -> Any:
+        """Scale the cluster with its work, between `minimum` and `maximum` workers.
+
+        It goes on until ``adapt(active=False)``, ``scale(n)`` or the end of this object: it is this process that
+        submits the jobs. Shrinking removes jobs that wait, then workers that process nothing.
+
+        Parameters
+        ----------
+        minimum, maximum : int, optional
+            The bounds; what is not given comes from ``distributed.adaptive.minimum`` and ``maximum`` of dask's
+            configuration (0, and no limit).
+        active : bool, optional
+            False ends adaptive scaling and leaves the workers as they are.
+        worker_type : str, optional
+            As for `scale`. The gateway server adapts its own workers by itself, to what HTCondor's leave to do.
+        **settings
+            For HTCondor's workers: ``interval``, ``wait_count`` and ``target_duration`` in place of dask's
+            configuration, ``distributed.adaptive.*``; times in seconds or as ``"5s"``.
+
+        Returns
+        -------
+        FleetAdaptive or Bounds or None
+            An object with ``minimum`` and ``maximum``; None for ``active=False``. For an asynchronous cluster it
+            is there at once and can be awaited.
+
+        Raises
+        ------
+        ConfigError
+            The bounds or a setting cannot be used, or there is no such type.
+        SchedulerError
+            The cluster has ended, or its scheduler does not answer.
+        """
+        if self.asynchronous and active and check_worker_type(worker_type) != GATEWAY:
+            # dask-labextension does not await it, and looks at its bounds.
+            return self._start_adapting(minimum, maximum, **settings)
+        return self.gateway.sync(self._adapt, minimum, maximum, active=active, worker_type=worker_type, **settings)
+
+    async def _adapt(
+        self,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        active: bool = True,
+        worker_type: str = "htcondor",
+        **settings: Any,
+    ) -> Any:
+        if check_worker_type(worker_type) == GATEWAY:
+            return await self.gateway._adapt_cluster(
+                self.name, minimum, maximum, active=active, worker_type=GATEWAY, **settings
+            )
+        if not active:
+            await self._end_adapting("adapt(active=False) is called")
+            return None
+        new = self._start_adapting(minimum, maximum, **settings)
+        try:
+            return await new
+        except BaseException:
+            new.stop(reason="it could not begin")
+            raise
+
+    def _start_adapting(self, minimum: Any, maximum: Any, **settings: Any) -> adaptive.FleetAdaptive:
+        bounds = adaptive.Bounds.of(minimum, maximum)
+        new = adaptive.FleetAdaptive(self.fleet, self.loop, bounds, **adaptive.check_settings(settings))
+        if self._adaptive is not None:
+            self._adaptive.stop(reason="adapt() is called again")
+        self._adaptive = new
+        return new
+
+    async def _end_adapting(self, reason: str) -> None:
+        """End adaptive scaling of HTCondor's workers, by whatever client."""
+        own, self._adaptive = self._adaptive, None
+        if own is not None:
+            await own.end(reason)
+        await self.fleet.scheduler.note(**{adaptive.NOTE: None})
+
+    def wait_for_workers(self, n: int, timeout: float | str | None = None) -> Any:
+        """Wait until `n` of HTCondor's workers have joined the cluster, and show how it goes meanwhile.
+
+        Parameters
+        ----------
+        n : int
+            The number of workers.
+        timeout : float or str, optional
+            How long to wait at most, in seconds or as ``"5m"``. By default as long as workers can come.
+
+        Raises
+        ------
+        WaitError
+            Waiting cannot help: there are fewer jobs than `n`, or too many of them are held or match no machine.
+        WaitTimeoutError
+            They have not come in time. It is a `WaitError` and a `TimeoutError`.
+        ConfigError
+            `n` or `timeout` is no such number.
+        SchedulerError
+            The cluster has ended.
+        """
+        return self.gateway.sync(self._wait_for_workers, n, timeout)
+
+    async def _wait_for_workers(self, n: int, timeout: float | str | None = None) -> None:
+        from .waiting import wait_for_workers
+
+        limit = None if timeout is None else config.parse_seconds(timeout, "timeout")
+        await wait_for_workers(self, _check_count(n, "wait_for_workers"), limit)
 
     def jobs(self) -> Any:
         """Return the cluster's worker jobs.
@@ -322,12 +444,12 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             return False
 
 
-def _check_count(n: Any) -> int:
+def _check_count(n: Any, call: str = "scale") -> int:
     """Return `n`, of whatever integer type, if it is a number of workers."""
     try:
         count = -1 if isinstance(n, bool) else operator.index(n)
     except TypeError:
         count = -1
     if count < 0:
-        raise ConfigError(f"scale({n!r}): the number of workers is a whole number of at least 0")
+        raise ConfigError(f"{call}({n!r}): the number of workers is a whole number of at least 0")
     return count

@@ -29,6 +29,14 @@ class ScaleError(HTCDaskGatewayError):
     """The cluster could not be brought to the number of workers that was asked for."""
 
 
+class WaitError(HTCDaskGatewayError):
+    """The workers that were waited for will not come."""
+
+
+class WaitTimeoutError(WaitError, TimeoutError):
+    """The workers that were waited for have not come in time."""
+
+
 class CondorError(HTCDaskGatewayError):
     """A program of HTCondor failed.
 

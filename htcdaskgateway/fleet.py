@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from dask_gateway.client import GatewayWarning
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 _ROUNDS = 5
 _SETTLE_AFTER = 1.0
+
+SPOOLING = 16
+"""``HoldReasonCode`` of a job whose input is on its way to the schedd: no failure."""
 
 
 def cluster_constraint(cluster: str) -> str:
@@ -49,7 +53,8 @@ class Fleet:
         self.scheduler = scheduler
         self.constraint = cluster_constraint(staging.cluster)
         self.seen = WorkerJobs()
-        self._seen_at = -float("inf")
+        self._seen_at = self._changed_at = -float("inf")
+        self._held: dict[JobId, float] = {}
         self._fresh = fresh
         self._looking: asyncio.Task[WorkerJobs] | None = None
         self._settling: asyncio.Task[None] | None = None
@@ -69,7 +74,7 @@ class Fleet:
             The queue could not be read.
         """
         limit = config.seconds("condor.poll-interval") if max_age is None else max_age
-        if time.monotonic() - self._seen_at <= limit:
+        if self._seen_at > self._changed_at and time.monotonic() - self._seen_at <= limit:
             return self.seen
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
@@ -81,15 +86,45 @@ class Fleet:
         jobs = WorkerJobs.from_ads(await self.condor.query(self.constraint, ATTRIBUTES))
         if asked_at > self._seen_at:
             self.seen, self._seen_at = jobs, asked_at
+            self._report_holds()
         return jobs
 
-    async def scale(self, n: int) -> None:
+    def _report_holds(self) -> None:
+        """Warn of jobs that have gone on hold since the last look."""
+        held = [job for job in self.seen.having(JobStatus.HELD) if job.hold_code != SPOOLING]
+        fresh = [job for job in held if self._held.get(job.id) != job.since]
+        self._held = {job.id: job.since for job in held}
+        kinds: dict[tuple[int | None, int | None], list[WorkerJob]] = {}
+        for job in fresh:
+            kinds.setdefault((job.hold_code, job.hold_subcode), []).append(job)
+        for jobs in kinds.values():
+            more = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
+            # The time, lest Python takes a second hold of the same job for the first.
+            at = time.strftime("%H:%M:%S", time.localtime(jobs[-1].since))
+            warnings.warn(
+                f"worker jobs on hold since {at}: {', '.join(str(job.id) for job in jobs[:3])}{more}. "
+                f"HTCondor's reason: {jobs[0].hold_reason}",
+                GatewayWarning,
+                stacklevel=2,
+            )
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Change the jobs; what was asked before the end of that is out of date."""
+        try:
+            yield
+        finally:
+            self._changed_at = time.monotonic()
+
+    async def scale(self, n: int, *, grow_only: bool = False) -> None:
         """Bring the cluster to `n` worker jobs. Jobs that wait or are held count: they have been asked for.
 
         Parameters
         ----------
         n : int
             The number that is wanted; asking for it again changes nothing.
+        grow_only : bool
+            Leave it at more, where there are more.
 
         Raises
         ------
@@ -106,23 +141,38 @@ class Fleet:
                 await self._submit(n - len(live))
                 # Another client may have done the same at this moment.
                 self._settling = asyncio.ensure_future(self._settle())
-            elif len(live) > n:
+            elif len(live) > n and not grow_only:
                 await self._shrink(live, n)
 
-    async def shrink(self, names: Iterable[str], idle: int = 0) -> None:
-        """Remove just these workers and, before them, `idle` of the jobs that wait."""
+    async def shrink(self, workers: Iterable[str], waiting: int = 0) -> None:
+        """Remove `waiting` of the jobs that wait, and of these workers those that process nothing.
+
+        Parameters
+        ----------
+        workers : iterable of str
+            Names of workers; one that has got work by now stays, and so does one whose data cannot be moved.
+        waiting : int
+            How many of the jobs that wait or are held, at most.
+
+        Raises
+        ------
+        HTCDaskGatewayError
+            It could not be done.
+        """
+        await self._stop_settling()
         async with self._scaling:
             live = (await self._look()).live
-            waiting = _waiting_first(live)[:idle]
-            wanted = {job.id for job in waiting} | {JobId.of_worker(name) for name in names}
-            await self._release([job for job in live if job.id in wanted], force=False)
+            named = {JobId.of_worker(name) for name in workers}
+            idle = [job for job in live if job.id in named and job.worker_name]
+            await self._release([*_waiting_first(live)[:waiting], *idle], force=False, unoccupied=True)
+            await self.scheduler.note(wanted=len((await self.look()).live))
 
     async def _submit(self, count: int) -> None:
-        self._seen_at = -float("inf")
         spec = self.staging.spec
-        cluster_id, queued = await self.condor.submit(
-            self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool
-        )
+        with self._change():
+            cluster_id, queued = await self.condor.submit(
+                self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool
+            )
         logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
         if queued != count:
             raise ScaleError(f"{count} worker jobs were asked for, but HTCondor queued {queued}")
@@ -144,19 +194,19 @@ class Fleet:
             victims += [running[name] for name in order[: surplus - len(victims)]]
         await self._release(victims, force=False)
 
-    async def _release(self, victims: list[WorkerJob], *, force: bool) -> None:
+    async def _release(self, victims: list[WorkerJob], *, force: bool, unoccupied: bool = False) -> None:
         """Remove jobs: those that hold nothing at once, workers after they have handed over their data."""
-        self._seen_at = -float("inf")
         jobs = {job.worker_name or str(job.id): job.id for job in victims}
         joined, _ = await self.scheduler.workers() if any(job.worker_name for job in victims) else ({}, [])
         workers = [name for name in jobs if name in joined]
         await self._remove(jobs[name] for name in jobs if name not in joined)
         if not workers:
             return
-        kept = await self.scheduler.retire(workers, config.seconds("retire-timeout"))
+        with self._change():
+            kept = await self.scheduler.retire(workers, config.seconds("retire-timeout"), unoccupied=unoccupied)
         if force:
             await self._remove(jobs[name] for name in kept)
-        elif kept:
+        elif kept and not unoccupied:
             warnings.warn(
                 f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
                 f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes them with their results.",
@@ -179,8 +229,8 @@ class Fleet:
     async def _remove(self, ids: Iterable[JobId]) -> None:
         wanted = ids_constraint(ids)
         if wanted:
-            self._seen_at = -float("inf")
-            await self.condor.remove(f"{self.constraint} && ({wanted})")
+            with self._change():
+                await self.condor.remove(f"{self.constraint} && ({wanted})")
 
     async def _settle(self) -> None:
         """Count again, and end the disagreement of two clients that have scaled at the same moment.

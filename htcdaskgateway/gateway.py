@@ -12,6 +12,23 @@ from dask_gateway import Gateway
 from dask_gateway.auth import BasicAuth, get_auth
 
 from . import config
+from .errors import ConfigError
+
+HTCONDOR = "htcondor"
+GATEWAY = "gateway"
+
+
+def check_worker_type(worker_type: str) -> str:
+    """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``.
+
+    Raises
+    ------
+    ConfigError
+        It is not.
+    """
+    if worker_type not in (HTCONDOR, GATEWAY):
+        raise ConfigError(f"worker_type={worker_type!r}: it is {HTCONDOR!r} or {GATEWAY!r}")
+    return worker_type
 
 
 class HTCGateway(Gateway):  # type: ignore[misc]
@@ -37,6 +54,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     ) -> None:
         config.load_dotenv()
         self._submitted: dict[str, dict[str, Any]] = {}
+        self._adapted: dict[str, Any] = {}
         auth = get_auth(auth)
         password = os.environ.get("DASK_GATEWAY_PASSWORD")
         if type(auth) is BasicAuth and not auth.password and password:
@@ -62,6 +80,17 @@ class HTCGateway(Gateway):  # type: ignore[misc]
 
     def __del__(self) -> None:
         finalize(super().__del__)
+
+    async def _cleanup(self) -> None:
+        for name in list(self._adapted):
+            await self._leave(name)
+        await super()._cleanup()
+
+    async def _leave(self, cluster_name: str) -> None:
+        """End adaptive scaling that `adapt_cluster` of this client has begun."""
+        cluster = self._adapted.pop(cluster_name, None)
+        if cluster is not None:
+            await cluster._stop_internal(shutdown=False)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -135,18 +164,118 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         from .staging import check_cluster_name, remove_credentials
 
         check_cluster_name(cluster_name)
+        await self._leave(cluster_name)
         try:
             await remove_jobs(Condor(), cluster_name)
         finally:
             await super()._stop_cluster(cluster_name)
         remove_credentials(cluster_name)
 
-    async def _scale_cluster(self, cluster_name: str, n: int) -> None:
+    def scale_cluster(self, cluster_name: str, n: int, worker_type: str = HTCONDOR, **kwargs: Any) -> Any:
+        """Bring a cluster to `n` workers of one kind; see `HTCGatewayCluster.scale`.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        n : int
+            The number of workers.
+        worker_type : str, optional
+            ``"htcondor"``, or ``"gateway"`` for the workers that the server starts itself.
+        """
+        return self.sync(self._scale_cluster, cluster_name, n, worker_type=worker_type, **kwargs)
+
+    async def _scale_cluster(self, cluster_name: str, n: int, worker_type: str = HTCONDOR) -> None:
+        if check_worker_type(worker_type) == GATEWAY:
+            await super()._scale_cluster(cluster_name, n)
+            return
+        async with self._connected(cluster_name) as cluster:
+            await cluster._scale(n)
+
+    def adapt_cluster(
+        self,
+        cluster_name: str,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        active: bool = True,
+        worker_type: str = HTCONDOR,
+        **settings: Any,
+    ) -> Any:
+        """Scale a cluster with its work; see `HTCGatewayCluster.adapt`.
+
+        HTCondor's workers are adapted until this client is closed: it is this process that submits the jobs.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        minimum, maximum : int, optional
+            The bounds.
+        active : bool, optional
+            False ends adaptive scaling, whichever client has begun it.
+        worker_type : str, optional
+            ``"htcondor"``, or ``"gateway"`` for the workers that the server starts itself.
+        **settings
+            As for `HTCGatewayCluster.adapt`.
+
+        Returns
+        -------
+        FleetAdaptive or Bounds or None
+            An object with ``minimum`` and ``maximum``; None for ``active=False``.
+        """
+        return self.sync(
+            self._adapt_cluster,
+            cluster_name,
+            minimum,
+            maximum,
+            active=active,
+            worker_type=worker_type,
+            **settings,
+        )
+
+    async def _adapt_cluster(
+        self,
+        cluster_name: str,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        active: bool = True,
+        worker_type: str = HTCONDOR,
+        **settings: Any,
+    ) -> Any:
+        from .adaptive import Bounds, check_settings
+
+        bounds = Bounds.of(minimum, maximum) if active else None
+        if check_worker_type(worker_type) == GATEWAY:
+            if settings:
+                raise ConfigError(f"the server adapts its own workers; it takes no {', '.join(sorted(settings))}")
+            await super()._adapt_cluster(cluster_name, *_for_server(bounds), active=active)
+            return bounds
+        check_settings(settings)
+        await self._leave(cluster_name)
+        if bounds is None:
+            async with self._connected(cluster_name) as cluster:
+                await cluster._adapt(active=False)
+            return None
+        cluster = await self._connected(cluster_name)
+        self._adapted[cluster_name] = cluster
+        try:
+            return await cluster._adapt(minimum, maximum, **settings)
+        except BaseException:
+            await self._leave(cluster_name)
+            raise
+
+    def _connected(self, cluster_name: str) -> Any:
+        """Return the cluster, to be awaited or entered; it lives on this client's loop."""
         from .cluster import HTCGatewayCluster
 
-        settings = {**self._settings(), "asynchronous": True}
-        async with HTCGatewayCluster.from_name(cluster_name, **settings) as cluster:
-            await cluster._scale(n)
+        return HTCGatewayCluster.from_name(cluster_name, **{**self._settings(), "asynchronous": True})
+
+
+def _for_server(bounds: Any) -> tuple[int | None, int | None]:
+    """Return the bounds as the server takes them: JSON has no infinity."""
+    if bounds is None:
+        return None, None
+    return bounds.minimum, None if bounds.maximum == float("inf") else bounds.maximum
 
 
 def finalize(close: Callable[[], None]) -> None:

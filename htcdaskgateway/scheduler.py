@@ -86,7 +86,32 @@ class SchedulerLink:
             answer = await asyncio.wait_for(self.comm.htcdaskgateway_workers(n=cheapest), self.timeout)
         return dict(answer["processing"]), list(answer["cheapest"])
 
-    async def retire(self, names: list[str], timeout: float) -> list[str]:
+    async def adaptive(self, target_duration: float, threads: int) -> tuple[int, list[str], list[str]]:
+        """Return what adaptive scaling of HTCondor's workers goes by.
+
+        Parameters
+        ----------
+        target_duration : float
+            How long the work at hand should take, in seconds.
+        threads : int
+            How many threads a worker has.
+
+        Returns
+        -------
+        int
+            How many workers the work asks for, beside those of the gateway server.
+        list of str
+            The names of those that have joined.
+        list of str
+            The names of those that process nothing, those with the least data first.
+        """
+        with _explained("tell what the work asks for"):
+            answer = await asyncio.wait_for(
+                self.comm.htcdaskgateway_adaptive(target_duration=target_duration, threads=threads), self.timeout
+            )
+        return int(answer["target"]), list(answer["joined"]), list(answer["unoccupied"])
+
+    async def retire(self, names: list[str], timeout: float, *, unoccupied: bool = False) -> list[str]:
         """Retire workers, so that their data moves to others.
 
         Parameters
@@ -95,16 +120,19 @@ class SchedulerLink:
             The workers' names.
         timeout : float
             How long that may take, in seconds.
+        unoccupied : bool
+            Only those that process nothing at that moment.
 
         Returns
         -------
         list of str
-            The names of those that stay, because their data could not be moved.
+            The names of those that stay, because their data could not be moved or they have got work.
         """
         with _explained("retire workers"):
             return list(
                 await asyncio.wait_for(
-                    self.comm.htcdaskgateway_retire(names=names, timeout=timeout), timeout + self.timeout
+                    self.comm.htcdaskgateway_retire(names=names, timeout=timeout, unoccupied=unoccupied),
+                    timeout + self.timeout,
                 )
             )
 

@@ -10,6 +10,8 @@ count, and keeps the service's choice of whom to retire to its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from typing import Any
 
@@ -27,7 +29,7 @@ def is_ours(name: object) -> bool:
 
 
 class GatewayView:
-    """The scheduler as dask-gateway's service sees it: of all workers it may retire its own only."""
+    """The scheduler as dask-gateway's service sees it: it retires, and asks for, workers of its own only."""
 
     def __init__(self, scheduler: Any, plugin: HTCondorWorkers) -> None:
         self._scheduler = scheduler
@@ -40,6 +42,10 @@ class GatewayView:
         """Choose among the gateway's own; the service asks for names."""
         own = sum(not is_ours(ws.name) for ws in self._scheduler.workers.values())
         return self._plugin.cheapest(max(0, own - target), ours=False)
+
+    def adaptive_target(self, target_duration: float | None = None) -> int:
+        """Ask for what HTCondor's workers leave to do."""
+        return self._plugin.target(target_duration, ours=False)
 
 
 class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
@@ -64,6 +70,7 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         service.scheduler = GatewayView(scheduler, self)
         scheduler.handlers["htcdaskgateway_workers"] = self.workers
         scheduler.handlers["htcdaskgateway_retire"] = self.retire
+        scheduler.handlers["htcdaskgateway_adaptive"] = self.adaptive
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
 
@@ -107,22 +114,58 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
             "cheapest": [*cheapest, *rest][:n],
         }
 
-    async def retire(self, names: list[str], timeout: float) -> list[str]:
+    def target(self, target_duration: float | None, ours: bool, threads: int = 1) -> int:
+        """Return how many workers of one kind the work asks for, beside those of the other kind.
+
+        `threads` is how many a worker will have; used while there is no worker that shows it.
+        """
+        self.choosing = ours  # so that a choice of whom to close, too, is made among this kind
+        try:
+            total = int(self.scheduler.adaptive_target(target_duration))
+        finally:
+            self.choosing = None
+        workers = self.scheduler.workers.values()
+        return total - sum(is_ours(ws.name) != ours for ws in workers) if workers else math.ceil(total / threads)
+
+    async def adaptive(self, target_duration: float, threads: int) -> dict[str, Any]:
+        """Return how many workers of ours are asked for, those that have joined, and those that do nothing."""
+        own = self.own()
+        unoccupied = [name for name, ws in own.items() if self.does_nothing(ws)]
+        return {
+            "target": self.target(target_duration, ours=True, threads=threads),
+            "joined": list(own),
+            "unoccupied": sorted(unoccupied, key=lambda name: own[name].nbytes),
+        }
+
+    def does_nothing(self, ws: Any) -> bool:
+        """Tell whether a worker has no task, and none is being stolen for it."""
+        stealing = self.scheduler.extensions.get("stealing")
+        thefts = stealing.in_flight.values() if stealing else ()
+        return not ws.processing and not ws.actors and not any(theft["thief"] is ws for theft in thefts)
+
+    async def retire(self, names: list[str], timeout: float, unoccupied: bool = False) -> list[str]:
         """Move the data of these workers to others and close them; return those that had to be kept.
 
         A worker whose data has nowhere to go, or is not moved within `timeout` seconds, goes on working.
+        `unoccupied`: so does one that has got a task since it was chosen.
         """
-        before = {name: ws for name, ws in self.own().items() if name in set(names)}
+        stimulus = f"htcdaskgateway-retire-{time.time()}"
+        chosen = {name: ws for name, ws in self.own().items() if name in set(names)}
+        retiring = [ws for ws in chosen.values() if not unoccupied or self.does_nothing(ws)]
+        for ws in retiring:
+            # From this moment on it is given no task; retire_workers begins a little later only.
+            self.scheduler.handle_worker_status_change(Status.closing_gracefully, ws, stimulus)
+        addresses = [ws.address for ws in retiring]
         try:
-            await asyncio.wait_for(
-                self.scheduler.retire_workers(names=list(before), close_workers=True, remove=True), timeout
-            )
-        except asyncio.TimeoutError:
-            stimulus = f"htcdaskgateway-keep-{time.time()}"
-            for ws in before.values():
+            with contextlib.suppress(asyncio.TimeoutError):  # the answer says who stays
+                await asyncio.wait_for(
+                    self.scheduler.retire_workers(workers=addresses, close_workers=True, remove=True), timeout
+                )
+        finally:
+            for ws in retiring:
                 if self.scheduler.workers.get(ws.address) is ws and ws.status is Status.closing_gracefully:
                     # Back to work: the scheduler first, as retire_workers does it.
                     self.scheduler.handle_worker_status_change(Status.running, ws, stimulus)
                     message = {"op": "worker-status-change", "status": "running", "stimulus_id": stimulus}
                     self.scheduler.stream_comms[ws.address].send(message)
-        return [name for name, ws in before.items() if self.scheduler.workers.get(ws.address) is ws]
+        return [name for name, ws in chosen.items() if self.scheduler.workers.get(ws.address) is ws]

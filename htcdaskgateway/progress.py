@@ -1,0 +1,58 @@
+"""A line of progress, in a terminal or in a notebook; none where nobody looks."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+Show = Callable[[int, str], None]
+"""Shows how many have come, and a text beside that."""
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[Show]:
+    """Give a function that shows how many of `total` have come, while the block runs."""
+    if _in_notebook():
+        yield _notebook(title, total)
+    elif sys.stderr.isatty():
+        with _terminal(title, total) as show:
+            yield show
+    else:
+        yield lambda done, note: None
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+@contextlib.contextmanager
+def _terminal(title: str, total: int) -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    note = TextColumn("{task.fields[note]}", markup=False)
+    columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), note, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, note="")
+        yield lambda done, note: bar.update(task, completed=done, note=note)
+
+
+def _notebook(title: str, total: int) -> Show:
+    from IPython.display import display
+
+    started = time.monotonic()
+
+    def rendered(done: int, note: str) -> dict[str, str]:
+        text = f"{title} {done}/{total}  {note}  {time.monotonic() - started:.0f} s"
+        bar = f"<progress value='{done}' max='{total}'></progress>"
+        return {"text/plain": text, "text/html": f"<div>{bar} {html.escape(text)}</div>"}
+
+    handle = display(rendered(0, ""), raw=True, display_id=True)
+    return lambda done, note: handle.update(rendered(done, note), raw=True)

@@ -377,7 +377,7 @@ def _machines(said: Analysis) -> str:
 def _with_values(condition: str, said: Analysis) -> str:
     """Return a condition with what the job asks for beside its attributes."""
     named = [f"{name} = {value}" for name, value in said.values.items() if re.search(rf"\b{name}\b", condition)]
-    return printable(condition + (f"   ({', '.join(named)})" if named else ""))
+    return printable(condition + (f" ({', '.join(named)})" if named else ""))
 
 
 async def _absent(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:

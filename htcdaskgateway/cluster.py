@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 from dask_gateway import Gateway, GatewayCluster
 
-from . import adaptive, config, staging
+from . import adaptive, config, logs, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
+from .explain import Explanation, explain
 from .fleet import Fleet, cluster_constraint, remove_jobs
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
 from .jobs import WorkerJobs
+from .logs import WorkerLogs
 from .scheduler import SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
 
@@ -420,6 +423,54 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
     async def _jobs(self) -> WorkerJobs:
         return await self.fleet.look()
+
+    def explain(self) -> Any:
+        """Say in words why jobs do not run, and what to do about it.
+
+        Returns
+        -------
+        Explanation
+            Prints as text; ``hopeless`` is true where no job runs and no waiting can help.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        return self.gateway.sync(self._explain)
+
+    async def _explain(self) -> Explanation:
+        return await explain(self.fleet)
+
+    def logs(self, workers: Iterable[str] | str | None = None) -> Any:
+        """Return what the workers wrote, those that have ended and those that run.
+
+        Parameters
+        ----------
+        workers : str or iterable of str, optional
+            The names of workers or the ids of jobs (``"16.0"``) to return; by default all.
+
+        Returns
+        -------
+        WorkerLogs
+            A dictionary of texts by the worker's name, which ends in the number of the job's start. After the
+            cluster was closed: what came back to this machine.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read, or the output of spooled jobs not be fetched.
+        StagingError
+            A file cannot be read.
+        """
+        if self.status == "closed" and not self.asynchronous:  # its event loop has ended too
+            return logs.read(staging.Staging(self.name, self.spec), workers)
+        return self.gateway.sync(self._logs, workers)
+
+    async def _logs(self, workers: Iterable[str] | str | None = None) -> WorkerLogs:
+        if self._fleet is None:
+            return logs.read(staging.Staging(self.name, self.spec), workers)
+        return await logs.collect(self._fleet, workers)
 
     def __del__(self) -> None:
         finalize(super().__del__)

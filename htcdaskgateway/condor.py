@@ -365,6 +365,58 @@ class Condor:
             return False
         raise await self._failure(done, "the worker jobs could not be removed")
 
+    async def analyze(self, job: str) -> str:
+        """Return HTCondor's own analysis of why the idle job `job` does not run, as it words it.
+
+        Costs a look at every slot of the pool: for one job, not for a list of them.
+
+        Raises
+        ------
+        CondorError
+            There is no analysis.
+        """
+        done = await self.run("condor_q", *self._address(), "-better-analyze", job)
+        if done.returncode != 0:
+            raise await self._failure(done, f"HTCondor could not analyze the job {job}")
+        return done.stdout
+
+    async def tail(self, job: str, *, max_bytes: int, timeout: float) -> str:
+        """Return the end of what the running job `job` has written, its output before its errors.
+
+        Parameters
+        ----------
+        job : str
+            ``ClusterId.ProcId``.
+        max_bytes : int
+            How many bytes of each of the two to ask for.
+        timeout : float
+            The time limit in seconds. A job without file transfer never answers.
+
+        Raises
+        ------
+        CondorError
+            The machine did not answer, or the job does not run (any more).
+        """
+        arguments = [*self._address(), "-maxbytes", str(max_bytes), "-stderr", job]
+        done = await self.run("condor_tail", *arguments, timeout=timeout)
+        if done.returncode != 0:
+            raise await self._failure(done, f"the output of the running job {job} could not be read")
+        return done.stdout
+
+    async def transfer_data(self, constraint: str) -> None:
+        """Fetch the output of the user's spooled jobs that fulfil `constraint` to where they were submitted.
+
+        No such job is a success, as it is for HTCondor.
+
+        Raises
+        ------
+        CondorError
+            It could not be fetched.
+        """
+        done = await self.run("condor_transfer_data", *self._address(), "-constraint", constraint)
+        if done.returncode != 0:
+            raise await self._failure(done, "the output of the spooled jobs could not be fetched")
+
 
 def _json_array(text: str) -> list[dict[str, Any]] | None:
     """Return the array of ads in `text`, or None; a line before or after it is somebody's banner."""

@@ -153,6 +153,18 @@ class WorkerJobs(list[WorkerJob]):
         counts = ((JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held"))
         return ", ".join(f"{len(self.having(status))} {word}" for status, word in counts)
 
+    def __str__(self) -> str:
+        from .display import jobs_text
+
+        return jobs_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from .display import jobs_html
+
+        return jobs_html(self)
+
 
 def ids_constraint(ids: Iterable[JobId]) -> str:
     """Return the ClassAd expression that is true for just the jobs with these ids; for none, an empty text.

@@ -1,0 +1,31 @@
+"""A system of these tests' own: its machines hold a job that uses more memory than it asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from htcdaskgateway.local import LocalSystem, PersonalPool
+
+# A personal pool has no cgroups that would notice; this is the policy that HTCondor's manual gives for such machines.
+TOO_MUCH = "(MemoryUsage > RequestMemory) =?= true"
+MEMORY_POLICY = {
+    "WANT_HOLD": TOO_MUCH,
+    "WANT_HOLD_REASON": '"memory usage exceeded request_memory"',
+    "WANT_HOLD_SUBCODE": 102,
+    "PREEMPT": TOO_MUCH,
+    "WANT_SUSPEND": "false",
+    "WANT_VACATE": "false",
+    "MAXJOBRETIREMENTTIME": 0,
+    "STARTER_UPDATE_INTERVAL": 2,
+    "STARTER_INITIAL_UPDATE_INTERVAL": 2,
+    "POLLING_INTERVAL": 2,
+}
+
+
+@pytest.fixture(scope="package")
+def system() -> Iterator[LocalSystem]:
+    """A pool with that policy, and a gateway server."""
+    with LocalSystem(pool=PersonalPool(cpus=4, config=MEMORY_POLICY)) as running:
+        yield running

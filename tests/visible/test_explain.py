@@ -1,0 +1,211 @@
+"""Why jobs do not run, in words, as a real pool gives the reasons."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import PATIENCE, Pool, Tools, wait_until
+
+from htcdaskgateway.explain import Explanation
+
+
+def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanation:
+    """Wait until the explanation holds all these words."""
+    return wait_until(
+        lambda: (found := cluster.explain()) and all(word in str(found) for word in words) and found,
+        timeout=timeout,
+        what=lambda: f"{words} in\n{cluster.explain()}",
+    )
+
+
+def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(memory="400MB")
+    cluster.scale(1)
+    client = cluster.get_client()
+    client.wait_for_workers(1, timeout=PATIENCE)
+
+    def eat() -> int:  # here, because a worker cannot import this module
+        import time
+
+        hold = bytearray(b"x" * 800 * 2**20)
+        time.sleep(150)
+        return len(hold)
+
+    future = client.submit(eat)
+    told = explained(cluster, "is held", timeout=120)
+    assert "used more memory than it asked for" in str(told)
+    assert "new_cluster(memory=…)" in str(told)
+    assert cluster.jobs()[0].hold_subcode == 102
+    assert told.hopeless
+    future.release()
+
+
+def test_a_missing_input_file(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster()
+    (cluster.fleet.staging.directory / "worker_preload.py").unlink()
+    cluster.scale(1)
+    told = explained(cluster, "is held")
+    assert "misses an input file" in str(told)
+    assert "worker_preload.py" in str(told)
+    assert "the staging directory must stay as it is" in str(told)
+    assert told.hopeless
+    assert told.stuck == 1
+
+
+def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> None:
+    cluster = new_cluster(requirements='Machine == "nowhere"')
+    cluster.scale(1)
+    directory = cluster.fleet.staging.directory
+    shutil.rmtree(directory)
+    pool.run("condor_qedit", "-constraint", cluster.fleet.constraint, "Requirements", "true")
+    told = explained(cluster, "is held")
+    assert "misses" in str(told)
+    assert "HTCDASK_STAGEDIR" in str(told) or "the staging directory" in str(told)
+    assert told.hopeless
+
+
+def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(cpus=99)
+    cluster.scale(2)
+    told = explained(cluster, "can never run")
+    assert "(and 1 more) can never run in this pool: none of 1 machine has that many cores" in str(told)
+    assert "met by no slot: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
+    assert "conditions is met by 1 slot(s) or more" in str(told)
+    assert "new_cluster(cpus=…)" in str(told)
+    assert told.hopeless
+    assert told.stuck == 2
+
+
+def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(memory="900GB")
+    cluster.scale(1)
+    told = explained(cluster, "can never run")
+    assert "has that much memory" in str(told)
+    assert told.hopeless
+
+
+def test_a_container_in_a_pool_without_apptainer(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(container_image="/images/worker.sif", container_runtime="htcondor")
+    cluster.scale(1)
+    told = explained(cluster, "can never run")
+    assert "Apptainer is missing" in str(told)
+    assert "TARGET.HasContainer" in str(told)
+    assert "container_runtime='apptainer'" in str(told)
+    assert told.hopeless
+
+
+def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(job_script_prologue=["echo the library libfoo is missing >&2; exit 3"])
+    cluster.scale(1)
+    told = explained(cluster, "is held")
+    assert "its Dask worker failed again and again" in str(told)
+    assert "the library libfoo is missing" in str(told)
+    assert "exit code 3" in str(told)
+    assert told.hopeless
+
+
+def test_a_job_held_by_hand(new_cluster: Callable[..., Any], pool: Pool) -> None:
+    cluster = new_cluster()
+    cluster.scale(2)
+    held = str(cluster.jobs()[0].id)
+    pool.run("condor_hold", held)
+    told = explained(cluster, "is held", "held by hand", f"condor_release {held}")
+    assert not told.hopeless, "the other job runs"
+    assert told.stuck == 1
+
+
+def test_a_pool_that_is_full_is_no_reason_to_give_up(new_cluster: Callable[..., Any]) -> None:
+    first = new_cluster()
+    first.scale(4)
+    first.get_client().wait_for_workers(4, timeout=PATIENCE)
+    second = new_cluster(cpus=2)
+    second.scale(1)
+    told = explained(second, "waits for its turn: 1 of 1 machine could run it", "none has enough left")
+    assert "TARGET.Cpus >= RequestCpus" in str(told)
+    assert not told.hopeless
+    assert told.stuck == 0
+
+
+def test_no_jobs_is_said(cluster: Any) -> None:
+    told = cluster.explain()
+    assert "scale(n)" in str(told)
+    assert not told.hopeless
+
+
+def test_a_submit_is_analyzed_once_and_a_few_submits_only(
+    tool_calls: Tools, new_cluster: Callable[..., Any]
+) -> None:
+    cluster = new_cluster(cpus=99)
+    for n in range(1, 6):
+        cluster.scale(2 * n)
+    tool_calls.forget()
+    told = cluster.explain()
+    assert len([call for call in tool_calls.calls_of("condor_q") if "-better-analyze" in call]) == 3
+    assert "was not looked at" in str(told)
+    assert told.stuck == 6
+
+
+def test_an_analysis_that_fails_is_told_and_decides_nothing(
+    tool_calls: Tools, new_cluster: Callable[..., Any], pool: Pool
+) -> None:
+    cluster = new_cluster(cpus=99)
+    cluster.scale(1)
+    cluster.jobs()
+    tool_calls.script(
+        "condor_q",
+        f'case "$*" in *better*) echo "Error: no analysis today" >&2; exit 1;; esac; exec {pool.bin}/condor_q "$@"',
+    )
+    told = cluster.explain()
+    assert "no analysis today" in str(told)
+    assert not told.hopeless
+
+
+def test_it_stays_text_in_a_notebook(new_cluster: Callable[..., Any], pool: Pool) -> None:
+    cluster = new_cluster()
+    cluster.scale(1)
+    pool.run("condor_hold", "-reason", "<b>evil</b>", "-constraint", cluster.fleet.constraint)
+    told = explained(cluster, "<b>evil</b>")
+    assert "<b>evil" not in told._repr_html_()
+    assert "&lt;b&gt;evil" in told._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("code", "subcode", "words"),
+    [
+        (34, 102, "used more memory than it asked for"),
+        (21, 102, "used more memory than it asked for"),
+        (34, 104, "used more disk than it asked for"),
+        (34, 0, "used more of a resource"),
+        (13, 2, "misses an input file"),
+        (14, 2, "misses its directory"),
+        (6, 2, "could not be started"),
+        (77, 5, "code 77, subcode 5"),
+    ],
+)
+def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
+    import asyncio
+
+    from htcdaskgateway.explain import _held
+    from htcdaskgateway.jobs import WorkerJobs
+
+    jobs = WorkerJobs.from_ads(
+        [{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": code, "HoldReasonSubCode": subcode}]
+    )
+    findings = asyncio.run(_held(None, jobs))  # type: ignore[arg-type]
+    assert words in str(findings[0])
+    assert Explanation(jobs, findings).hopeless
+
+
+def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
+    import asyncio
+
+    from htcdaskgateway.explain import _held
+    from htcdaskgateway.jobs import WorkerJobs
+
+    jobs = WorkerJobs.from_ads([{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 16}])
+    findings = asyncio.run(_held(None, jobs))  # type: ignore[arg-type]
+    assert "waits for its input" in str(findings[0])
+    assert not Explanation(jobs, findings).hopeless

@@ -2,18 +2,21 @@
 
 Run as a program by `processes.GuardedProcess`; imports nothing but the standard library. Linux only.
 
-    guard.py LOCK GRACE PARENT COMMAND...
+    guard.py LOCK GRACE PARENT REMOVE COMMAND...
 
 LOCK is a file that stays locked for as long as anything is running, and holds this process's id. GRACE is how
 many seconds COMMAND has after SIGTERM. PARENT is the id of the process to end with, or 0 to stay until told.
+REMOVE is a directory that goes if PARENT has gone without a word, or nothing.
 SIGTERM ends everything; SIGUSR1 ends COMMAND alone, not what it started, and SIGUSR2 starts it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -62,13 +65,22 @@ def start(command: list[str], prctl: ctypes._NamedFuncPointer) -> int:
         os._exit(127)
 
 
+def reap() -> dict[int, int]:
+    """Take note of the children that have ended: process id to wait status."""
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):  # there are none
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[child[0]] = child[1]
+    return ended
+
+
 def end(pid: int, grace: float) -> None:
     """End one child: SIGTERM, then SIGKILL after the grace."""
     deadline = time.monotonic() + grace
     if grace > 0:
         os.kill(pid, signal.SIGTERM)
     while (left := deadline - time.monotonic()) > 0:
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        if pid in reap():  # all of them: the child may be waiting for one that this process was left with
             return
         signal.sigtimedwait({signal.SIGCHLD}, min(left, 0.2))
     os.kill(pid, signal.SIGKILL)
@@ -125,15 +137,9 @@ def guard(command: list[str], grace: float, parent: int) -> int:
                 child, halted = 0, True
             elif number == signal.SIGUSR2 and halted:
                 child, halted = start(command, prctl), False
-            while child or halted:
-                try:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    break
-                if pid == 0:
-                    break
-                if pid == child:
-                    child, code = 0, exit_code(status)
+            ended = reap()
+            if child in ended:
+                child, code = 0, exit_code(ended[child])
     finally:
         if child:
             end(child, grace)
@@ -144,4 +150,8 @@ def guard(command: list[str], grace: float, parent: int) -> int:
 if __name__ == "__main__":
     if not take_lock(sys.argv[1]):
         sys.exit(EXIT_LOCKED)
-    sys.exit(guard(sys.argv[4:], float(sys.argv[2]), int(sys.argv[3])))
+    parent, remove = int(sys.argv[3]), sys.argv[4]
+    code = guard(sys.argv[5:], float(sys.argv[2]), parent)
+    if remove and os.getppid() != parent:
+        shutil.rmtree(remove)
+    sys.exit(code)

@@ -198,16 +198,14 @@ def _os_release() -> dict[str, str]:
     return {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
 
 
-def _mirror(codename: str, architecture: str) -> str:
+def _mirror(codename: str) -> str:
     """Give the address of the Debian archive in apt's own settings."""
-    fields = "$(RELEASE) $(COMPONENT) $(ARCHITECTURE) $(REPO_URI)"
-    command = ["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]
-    listed = _said(run(command, timeout=TOOL_TIMEOUT), "apt-get indextargets")
+    # What an update would fetch: unlike `indextargets`, it is there before the first `apt-get update` too.
+    listed = _said(run(["apt-get", "--print-uris", "update"], timeout=TOOL_TIMEOUT), "apt-get --print-uris update")
     suites = {codename, "stable", "oldstable", "testing", "unstable", "sid"} - {""}
-    for line in listed.splitlines():
-        release, component, line_architecture, address = line.split(" ", 3)
-        if release in suites and component == "main" and line_architecture == architecture:
-            return address
+    for address, suite in re.findall(r"^'(\S+)/dists/([^/\s]+)/InRelease'", listed, re.MULTILINE):
+        if suite in suites:
+            return str(address)
     raise LocalSystemError(f"apt's settings name no Debian archive ({', '.join(sorted(suites))}); {WAY_OUT}")
 
 
@@ -217,7 +215,7 @@ def _download(suite: str, work: Path) -> list[Path]:
     if system.get("ID") != "debian" or not all(map(shutil.which, ("apt-get", "dpkg", "dpkg-deb"))):
         raise LocalSystemError(f"this is no Debian, so no HTCondor can be unpacked here; {WAY_OUT}")
     architecture = _said(run(["dpkg", "--print-architecture"], timeout=TOOL_TIMEOUT), "dpkg").strip()
-    mirror = _mirror(system.get("VERSION_CODENAME", ""), architecture)
+    mirror = _mirror(system.get("VERSION_CODENAME", ""))
     source = f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {suite} main\n"
     (work / "sources.list").write_text(source)
     (work / "apt.conf").write_text(_APT_CONF.format(work=work, architecture=architecture))

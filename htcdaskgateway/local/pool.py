@@ -142,7 +142,8 @@ class PersonalPool:
             raise LocalSystemError(f"the pool in {self.directory} is running already")
         try:
             command = self._prepare()
-            process.start(command, env=self._tool_env(), cwd=self.directory, detached=detached)
+            remove = self.directory if self._temporary else None
+            process.start(command, env=self._tool_env(), cwd=self.directory, detached=detached, remove=remove)
             self._wait_until_up(process)
         except BaseException:
             self.stop()
@@ -259,7 +260,7 @@ class PersonalPool:
         return done.stdout.strip()
 
     def _wait_until_up(self, process: GuardedProcess) -> None:
-        last = "no slot in condor_status"
+        last = ""
 
         def up() -> bool:
             nonlocal last
@@ -267,6 +268,7 @@ class PersonalPool:
                 raise LocalSystemError(f"condor_master ended:\n{tail(process.log)}")
             try:
                 if not self._ask("condor_status", "-af", "Name"):
+                    last = "no slot in condor_status"
                     return False
                 self._ask("condor_q", "-af", "ClusterId")
             except LocalSystemError as error:

@@ -111,9 +111,17 @@ class GuardedProcess:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, detached: bool = False
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        detached: bool = False,
+        remove: Path | None = None,
     ) -> None:
         """Start the server, to end with this process or, if detached, to stay until stopped.
+
+        If this process goes without stopping it, `remove` is a directory that goes too.
 
         Raises
         ------
@@ -125,7 +133,7 @@ class GuardedProcess:
         if self.running():
             raise LocalSystemError(f"already running (process {self.pid()}, {self.lock})")
         head = [sys.executable, "-I", "-S", guard.__file__, os.fspath(self.lock), f"{self.grace:g}"]
-        head.append("0" if detached else str(os.getpid()))
+        head += ["0", ""] if detached else [str(os.getpid()), os.fspath(remove or "")]
         with self.log.open("ab") as log:
             self._guard = subprocess.Popen(  # noqa: S603
                 head + [os.fspath(part) for part in command],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import secrets
@@ -131,7 +132,7 @@ class GatewayServer:
                 file.write(self._config_text())
             program = [self.server_python, "-m", "dask_gateway_server"]
             self._server = self._process("server", SERVER_GRACE)
-            self._server.start([*program, "-f", config], env=self._env(), cwd=self.directory)
+            self._server.start([*program, "-f", config], env=self._env(), cwd=self.directory, remove=self.directory)
             self._wait(self._server, self._api_up)
             self._proxy = self._process("proxy", 0)
             self._proxy.start([*program, "proxy", "-f", config], env=self._env(), cwd=self.directory)
@@ -215,7 +216,7 @@ class GatewayServer:
             values = {
                 **values,
                 "UnsafeLocalBackend.db_url": f"sqlite:///{self.directory / 'clusters.sqlite'}",
-                "UnsafeLocalBackend.db_encrypt_keys": [secrets.token_hex(32)],
+                "UnsafeLocalBackend.db_encrypt_keys": [base64.b64encode(secrets.token_bytes(32)).decode()],
                 "UnsafeLocalBackend.stop_clusters_on_shutdown": False,
             }
         lines = [f"c.{name} = {value!r}" for name, value in values.items() if value is not None]
@@ -233,12 +234,17 @@ class GatewayServer:
 
     def _wait(self, process: GuardedProcess, up: Callable[[], bool]) -> None:
         def up_or_ended() -> bool:
-            return not process.running() or up()
+            return self._ended() is not None or up()
 
         came = wait_until(up_or_ended, self.start_timeout)
-        if not came or not process.running():
-            what = "ended" if came else f"does not answer after {self.start_timeout:g} s"
-            raise LocalSystemError(f"the gateway's {process.log.stem} {what}:\n{tail(process.log)}")
+        if ended := self._ended():
+            raise LocalSystemError(f"the gateway's {ended.log.stem} ended:\n{tail(ended.log)}")
+        if not came:
+            name, limit = process.log.stem, f"{self.start_timeout:g} s"
+            raise LocalSystemError(f"the gateway's {name} does not answer after {limit}:\n{tail(process.log)}")
+
+    def _ended(self) -> GuardedProcess | None:
+        return next((p for p in (self._server, self._proxy) if p is not None and not p.running()), None)
 
     def _halt(self, process: GuardedProcess | None, port: int) -> None:
         if process is None:

@@ -101,7 +101,7 @@ class LocalSystem:
                 stack.enter_context(self.pool)
             if not self.server.running():
                 stack.enter_context(self.server)
-            self._directory = Path(tempfile.mkdtemp(prefix="htcdaskgateway-stage-"))
+            self._directory = Path(tempfile.mkdtemp(prefix="stage-", dir=self.server.directory))
             stack.callback(self._remove_directory)
             stack.enter_context(_environ(self.environ))
             stack.enter_context(dask.config.set(self._settings()))

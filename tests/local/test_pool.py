@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from htcdaskgateway.local import LocalSystemError, PersonalPool
+from htcdaskgateway.local.__main__ import main
 from htcdaskgateway.local.processes import run
 
 JOB = """\
@@ -50,7 +52,7 @@ def test_jobs_run_and_end_with_the_pool(installation, tmp_path, processes_of, ev
         done = tool(pool, "condor_submit", str(submit))
         assert done.returncode == 0, done.stderr
         eventually(lambda: "2 of 2 jobs running" in pool.status())
-        assert len(processes_of(mark)) == 2
+        eventually(lambda: len(processes_of(mark)) == 2)
     assert not processes_of(mark)
     assert not processes_of(directory)
     assert not directory.exists()
@@ -120,28 +122,34 @@ def test_memory_that_is_none():
         PersonalPool(memory="lots")
 
 
-def test_command_line(installation, tmp_path, processes_of):
-    env = {**os.environ, "CONDOR_BIN_DIR": str(installation.bin)}
-    env.pop("HTCONDOR_SUITE", None)
-
-    def command(*arguments):
-        return run([sys.executable, "-m", "htcdaskgateway.local", *arguments], timeout=90, env=env)
-
+def test_command_line(installation, tmp_path, monkeypatch, processes_of):
+    monkeypatch.setenv("CONDOR_BIN_DIR", str(installation.bin))
+    monkeypatch.delenv("HTCONDOR_SUITE", raising=False)
     directory = tmp_path / "pool"
+
+    def command(verb, *arguments):
+        return CliRunner().invoke(main, [verb, "--directory", str(directory), *arguments])
+
     try:
-        started = command("start", "--directory", str(directory), "--cpus", "3", "--config", "POOL_TEST=1")
+        # A process of its own, which the pool has to survive.
+        options = ["--directory", directory, "--cpus", "3", "--config", "POOL_TEST=1"]
+        started = run([sys.executable, "-m", "htcdaskgateway.local", "start", *options], timeout=90)
         assert started.returncode == 0, started.stderr
         assert started.stdout.splitlines() == [
             f"export CONDOR_CONFIG={directory}/condor_config",
             f"export CONDOR_BIN_DIR={installation.bin}",
         ]
-        assert "running: 3 cores, 0 of 0 jobs" in command("status", "--directory", str(directory)).stdout
+        assert command("status").output == "running: 3 cores, 0 of 0 jobs running\n"
+        again = command("start")
+        assert again.exit_code == 0
+        assert "running already" in again.stderr
+        assert again.stdout == started.stdout
     finally:
-        stopped = command("stop", "--directory", str(directory))
-    assert stopped.returncode == 0, stopped.stderr
+        stopped = command("stop")
+    assert stopped.exit_code == 0, stopped.output
     assert not processes_of(directory)
-    status = command("status", "--directory", str(directory))
-    assert (status.returncode, status.stdout) == (1, "not running\n")
-    wrong = command("start", "--directory", str(directory), "--config", "use=x")
-    assert wrong.returncode == 1
+    status = command("status")
+    assert (status.exit_code, status.output) == (1, "not running\n")
+    wrong = command("start", "--config", "use=x")
+    assert wrong.exit_code == 1
     assert wrong.stderr.startswith("Error: ")

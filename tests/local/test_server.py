@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from dask_gateway import Gateway
@@ -30,24 +31,25 @@ def connect(server, password=None):
 def test_cluster_computes_and_nothing_is_left(processes_of):
     with GatewayServer(cluster_max_workers=1) as server:
         directory = server.directory
-        with pytest.raises(Exception, match=r"401|Authentication"), connect(server, "wrong") as gateway:
-            gateway.list_clusters()
-        with connect(server) as gateway:
-            with gateway.new_cluster(image="some/image:1") as cluster:
-                cluster.scale(1)
-                with cluster.get_client() as client:
-                    assert client.submit(sum, [1, 2]).result(timeout=30) == 3
-                    assert client.run_on_scheduler(lambda: "PYTHONPATH" in os.environ) is False
-            open_cluster = gateway.new_cluster(shutdown_on_close=False)
-            assert len(processes_of(directory)) > 3
-            open_cluster.close(shutdown=False)
+        with pytest.raises(Exception, match=r"401|Authentication"):
+            connect(server, "wrong").list_clusters()
+        gateway = connect(server)
+        with gateway.new_cluster(image="some/image:1") as cluster:
+            cluster.scale(1)
+            with cluster.get_client() as client:
+                assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+                assert client.run_on_scheduler(lambda: "PYTHONPATH" in os.environ) is False
+        open_cluster = gateway.new_cluster(shutdown_on_close=False)
+        assert len(processes_of(directory)) > 3
+        open_cluster.close(shutdown=False)
     assert not processes_of(directory)
     assert not directory.exists()
     assert not server.running()
 
 
 def test_server_and_proxy_restart_alone():
-    with GatewayServer(persistent=True) as server, connect(server) as gateway:
+    with GatewayServer(persistent=True) as server:
+        gateway = connect(server)
         cluster = gateway.new_cluster(shutdown_on_close=False)
         with cluster.get_client() as client:
             before = client.run_on_scheduler(os.getpid)
@@ -65,14 +67,16 @@ def test_server_and_proxy_restart_alone():
 
 
 def test_start_that_fails_shows_the_log(processes_of, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
     monkeypatch.setattr("tempfile.tempdir", None)
     server = GatewayServer(extra_config="raise RuntimeError('this is wrong')")
     with pytest.raises(LocalSystemError, match=r"server ended(.|\n)*this is wrong"):
         server.start()
     assert not server.running()
-    assert list(tmp_path.iterdir()) == []
-    assert not processes_of(f"{tmp_path}/htcdaskgateway-server")
+    assert list(directory.iterdir()) == []
+    assert not processes_of(f"{directory}/htcdaskgateway-server")
 
 
 def test_server_that_another_listens_for_is_not_taken_for_ours():
@@ -91,3 +95,4 @@ def test_parent_killed(processes_of, eventually):
     directory = done.stdout.strip()
     assert directory
     eventually(lambda: not processes_of(directory))
+    eventually(lambda: not Path(directory).exists())

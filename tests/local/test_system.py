@@ -16,7 +16,7 @@ from htcdaskgateway.local.processes import run
 
 CLIENT = """
 from dask_gateway import Gateway
-with Gateway() as gateway, gateway.new_cluster() as cluster:
+with Gateway().new_cluster() as cluster:
     print(cluster.scheduler_address.split("/")[2])
 """
 
@@ -31,9 +31,9 @@ def test_settings_lead_there_and_are_put_back(no_condor, installation):
     environ, config = dict(os.environ), dask.config.get("gateway")
     with PersonalPool(installation=installation) as pool:
         with LocalSystem(pool=pool) as system:
-            with Gateway() as gateway:
-                assert gateway.address == system.address
-                assert gateway.list_clusters() == []
+            gateway = Gateway()
+            assert gateway.address == system.address
+            assert gateway.list_clusters() == []
             with pytest.raises(LocalSystemError, match="already"):
                 system.start()
             assert os.environ["CONDOR_CONFIG"] == pool.environ["CONDOR_CONFIG"]

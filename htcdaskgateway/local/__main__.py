@@ -45,10 +45,11 @@ def install(suite: str | None) -> None:
 @click.option("--cpus", type=click.IntRange(min=1), default=8, show_default=True, help="Made-up cores.")
 @click.option("--memory", default="16GB", show_default=True, help="Made-up memory.")
 @click.option("--config", multiple=True, metavar="NAME=VALUE", help="One more line of condor configuration.")
-def start(directory: Path, cpus: int, memory: str, config: tuple[str, ...]) -> None:
+@click.option("--apptainer", is_flag=True, help="Let jobs run in containers.")
+def start(directory: Path, cpus: int, memory: str, config: tuple[str, ...], apptainer: bool) -> None:
     """Start the pool and print what a shell that uses it has to set."""
     values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in config)}
-    pool = PersonalPool(directory, cpus=cpus, memory=memory, config=values)
+    pool = PersonalPool(directory, cpus=cpus, memory=memory, config=values, apptainer=apptainer)
     if pool.running():
         click.echo("# it is running already, as it was started", err=True)
     else:

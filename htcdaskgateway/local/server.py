@@ -215,7 +215,7 @@ class GatewayServer:
             values = {
                 **values,
                 "UnsafeLocalBackend.db_url": f"sqlite:///{self.directory / 'clusters.sqlite'}",
-                "UnsafeLocalBackend.db_encrypt_keys": [secrets.token_hex(32)],
+                "UnsafeLocalBackend.db_encrypt_keys": [secrets.token_hex(16)],
                 "UnsafeLocalBackend.stop_clusters_on_shutdown": False,
             }
         lines = [f"c.{name} = {value!r}" for name, value in values.items() if value is not None]

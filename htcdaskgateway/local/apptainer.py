@@ -6,7 +6,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import LocalSystemError
 from .install import TOOL_TIMEOUT, said, unpack_packages
 from .processes import one_uid_namespace, run
 

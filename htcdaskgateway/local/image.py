@@ -31,12 +31,31 @@ TOOL_TIMEOUT = 60.0
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 # Counts the changes of what is in an image beside the distributions.
 _LAYOUT = 2
-_PROGRAMS = (
-    "sh cat cp date dirname env head hostname id kill ls mkdir rm sed sleep tail test touch true uname".split()
-)
+_PROGRAMS = [
+    "sh",
+    "cat",
+    "cp",
+    "date",
+    "dirname",
+    "env",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ls",
+    "mkdir",
+    "rm",
+    "sed",
+    "sleep",
+    "tail",
+    "test",
+    "touch",
+    "true",
+    "uname",
+]
 # glibc loads it when a thread ends; no program is linked with it.
 _LOADED_LATER = "libgcc_s.so.1"
-_NOT_NEEDED = "dist-packages ensurepip idlelib lib2to3 site-packages test tkinter turtledemo".split()
+_NOT_NEEDED = ["dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tkinter", "turtledemo"]
 _DIRECTORIES = ("dev", "etc", "home", "mnt", "proc", "root", "srv", "sys", "tmp", "usr/bin", "usr/lib", "var/tmp")
 _LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "usr/sbin": "bin", "lib": "usr/lib", "lib64": "usr/lib"}
 # Apptainer puts the machine's own over those that are there.

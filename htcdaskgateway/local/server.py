@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import secrets
@@ -216,7 +215,7 @@ class GatewayServer:
             values = {
                 **values,
                 "UnsafeLocalBackend.db_url": f"sqlite:///{self.directory / 'clusters.sqlite'}",
-                "UnsafeLocalBackend.db_encrypt_keys": [base64.b64encode(secrets.token_bytes(32)).decode()],
+                "UnsafeLocalBackend.db_encrypt_keys": [secrets.token_hex(16)],
                 "UnsafeLocalBackend.stop_clusters_on_shutdown": False,
             }
         lines = [f"c.{name} = {value!r}" for name, value in values.items() if value is not None]

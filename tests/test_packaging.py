@@ -106,7 +106,8 @@ def test_from_a_wheel(checkout, python, tmp_path):
 
 def test_from_an_sdist(checkout, python, tmp_path):
     sdist = build(python, checkout, "sdist")
-    names = [name.split("/", 1)[-1] for name in tarfile.open(sdist).getnames()]
+    with tarfile.open(sdist) as archive:
+        names = [name.split("/", 1)[-1] for name in archive.getnames()]
     assert {"templates/worker.sub.j2", "templates/worker.sh.j2", "LICENSE", "setup.py"} <= set(names)
     install(python, sdist, cwd=tmp_path)
     assert used(python, tmp_path).is_relative_to(python.parent.parent)

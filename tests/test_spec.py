@@ -149,6 +149,12 @@ def test_a_configured_image_is_left_out_where_the_runtime_is_none():
         assert WorkerSpec.from_keywords(container_runtime="none").container_image is None
 
 
+def test_the_runtime_none_may_come_from_the_environment():
+    """Dask reads the word ``none`` there as None."""
+    dask.config.refresh(paths=[], env={"DASK_HTCDASKGATEWAY__WORKER__CONTAINER_RUNTIME": "none"})
+    assert WorkerSpec.from_keywords().container_runtime == "none"
+
+
 def test_apptainer_needs_an_image():
     with pytest.raises(ConfigError, match="container_image"):
         WorkerSpec.from_keywords(container_runtime="apptainer")

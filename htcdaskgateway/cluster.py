@@ -407,7 +407,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
         # For dask's client 0 means no limit.
         limit = config.parse_seconds(timeout, "timeout") if timeout else None
-        await wait_for_workers(self, _check_count(n, "wait_for_workers"), limit)
+        await wait_for_workers(self.fleet, _check_count(n, "wait_for_workers"), limit)
 
     def jobs(self) -> Any:
         """Return the cluster's worker jobs.

@@ -13,8 +13,9 @@ from dask_gateway.client import GatewayWarning
 from . import config
 from .adaptive import NOTE
 from .errors import CondorError, WaitError, WaitTimeoutError
-from .fleet import SPOOLING, Fleet
-from .jobs import JobStatus, WorkerJobs
+from .explain import explain
+from .fleet import Fleet
+from .jobs import SPOOLING, JobStatus, WorkerJobs
 from .progress import progress
 from .scheduler import WorkerCounts
 
@@ -26,13 +27,13 @@ _PAUSE = 0.5
 _ANALYZE_AGAIN = 60.0
 
 
-async def wait_for_workers(cluster: Any, n: int, timeout: float | None) -> None:
+async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
     """Wait until the cluster has `n` workers, of whatever kind; shows progress.
 
     Parameters
     ----------
-    cluster : HTCGatewayCluster
-        The cluster.
+    fleet : Fleet
+        The cluster's jobs.
     n : int
         How many.
     timeout : float or None
@@ -45,12 +46,11 @@ async def wait_for_workers(cluster: Any, n: int, timeout: float | None) -> None:
     WaitError
         They will not come; the message says why.
     """
-    fleet: Fleet = cluster.fleet
     started = time.monotonic()
     counts = await fleet.scheduler.counts()
     if counts.joined >= n:
         return
-    watch = _Watch(cluster, n)
+    watch = _Watch(fleet, n)
     with progress("workers joined", n) as show:
         while counts.joined < n:
             jobs = await watch.look(counts)
@@ -68,9 +68,8 @@ async def wait_for_workers(cluster: Any, n: int, timeout: float | None) -> None:
 class _Watch:
     """Look at the jobs that are waited for, and tell when waiting cannot help."""
 
-    def __init__(self, cluster: Any, n: int) -> None:
-        self.cluster = cluster
-        self.fleet: Fleet = cluster.fleet
+    def __init__(self, fleet: Fleet, n: int) -> None:
+        self.fleet = fleet
         self.n = n
         # A job that is matched at once needs no analysis.
         self._analyze_at = time.monotonic() + 2 * config.seconds("condor.poll-interval")
@@ -97,16 +96,17 @@ class _Watch:
             await self._warn_of_few(missing, adaptive)
         # Adaptive scaling makes more jobs as long as some can run.
         needed = 1 if adaptive else missing
-        held = WorkerJobs(job for job in jobs.having(JobStatus.HELD) if job.hold_code != SPOOLING)
-        stuck, why = 0, ""
-        if held and len(jobs) - len(held) < needed:
-            _, why = await self._explain(held)
-            stuck = len(held)
-        elif jobs.having(JobStatus.IDLE) and time.monotonic() > self._analyze_at:
+        held = sum(job.hold_code != SPOOLING for job in jobs.having(JobStatus.HELD))
+        overdue = jobs.having(JobStatus.IDLE) and time.monotonic() > self._analyze_at
+        if overdue or (held and len(jobs) - held < needed):
+            # An analysis costs HTCondor a look at the whole pool.
             self._analyze_at = time.monotonic() + _ANALYZE_AGAIN
-            stuck, why = await self._explain(held)
-        if stuck and len(jobs) - stuck < needed:
-            raise WaitError(f"{self.n} workers will not come: of {len(jobs)} jobs {stuck} will never run.\n{why}")
+            why = await explain(self.fleet)
+            live = len(why.jobs.live)
+            if why.stuck and live - why.stuck < needed:
+                raise WaitError(
+                    f"{self.n} workers will not come: {why.stuck} of {live} jobs will not run by waiting.\n{why}"
+                )
         return jobs
 
     async def _warn_of_few(self, missing: int, adaptive: Any) -> None:
@@ -125,11 +125,3 @@ class _Watch:
             GatewayWarning,
             stacklevel=2,
         )
-
-    async def _explain(self, held: WorkerJobs) -> tuple[int, str]:
-        """Return how many jobs no waiting will help, and why."""
-        explain = getattr(self.cluster, "_explain", None)
-        if explain is None:
-            return len(held), "\n".join(f"job {job.id} is held: {job.hold_reason}" for job in held)
-        explanation = await explain()
-        return explanation.stuck, str(explanation)

@@ -27,6 +27,10 @@ NOTE = "adaptive"
 """The note at the scheduler that says who adapts the cluster, and within which bounds."""
 
 
+# How long at most until the next try after a failure, in seconds.
+_LONGEST_PAUSE = 60.0
+
+
 @dataclass(frozen=True)
 class Bounds:
     """How few and how many workers there may be.
@@ -181,8 +185,8 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
     def __init__(self, fleet: Fleet, loop: Any, bounds: Bounds, **settings: Any) -> None:
         self._link = fleet.scheduler
         self._id = uuid.uuid4().hex
-        self._in_charge = self._interrupted = False
-        self._not_before = -math.inf
+        self._in_charge = False
+        self._pause, self._not_before = 0.0, -math.inf
         self._tick: asyncio.Task[None] | None = None
         super().__init__(FleetView(fleet, loop), minimum=bounds.minimum, maximum=bounds.maximum, **settings)
 
@@ -202,8 +206,8 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
     async def adapt(self) -> None:
         """Look once, and scale if there is reason to.
 
-        A failure is logged when it begins, and when it is over; meanwhile it is tried again every
-        ``htcdaskgateway.condor.poll-interval``.
+        A failure is logged when it begins and when it is over. Until then it is tried again ever more rarely, at
+        first after ``htcdaskgateway.condor.poll-interval``: the cluster may have ended, or the schedd be overloaded.
         """
         if time.monotonic() < self._not_before or (self._tick and not self._tick.done()):
             return
@@ -220,14 +224,14 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
                 return
             await super().adapt()
         except HTCDaskGatewayError as error:
-            self._not_before = time.monotonic() + config.seconds("condor.poll-interval")
-            if not self._interrupted:
+            if not self._pause:
                 logger.warning("adaptive scaling is interrupted and goes on trying: %s", error)
-            self._interrupted = True
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE) or config.seconds("condor.poll-interval")
+            self._not_before = time.monotonic() + self._pause
         else:
-            if self._interrupted:
+            if self._pause:
                 logger.info("adaptive scaling works again")
-            self._interrupted = False
+            self._pause = 0.0
 
     async def end(self, reason: str, *, now: bool = False) -> None:
         """Stop, and wait for what is under way; `now`: cancel that."""

@@ -378,21 +378,23 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         await self.fleet.scheduler.note(**{adaptive.NOTE: None})
 
     def wait_for_workers(self, n: int, timeout: float | str | None = None) -> Any:
-        """Wait until `n` of HTCondor's workers have joined the cluster, and show how it goes meanwhile.
+        """Wait until the cluster has `n` workers, and show how it goes meanwhile.
+
+        ``client.wait_for_workers(n)`` does the same.
 
         Parameters
         ----------
         n : int
-            The number of workers.
+            The number of workers, of whatever kind.
         timeout : float or str, optional
             How long to wait at most, in seconds or as ``"5m"``. By default as long as workers can come.
 
         Raises
         ------
         WaitError
-            Waiting cannot help: there are fewer jobs than `n`, or too many of them are held or match no machine.
+            Waiting cannot help: so many jobs are held, or match no machine, that `n` workers will not come.
         WaitTimeoutError
-            They have not come in time. It is a `WaitError` and a `TimeoutError`.
+            They have not come in time. It is a `WaitError` and a `dask.distributed.TimeoutError`.
         ConfigError
             `n` or `timeout` is no such number.
         SchedulerError
@@ -403,8 +405,9 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
     async def _wait_for_workers(self, n: int, timeout: float | str | None = None) -> None:
         from .waiting import wait_for_workers
 
-        limit = None if timeout is None else config.parse_seconds(timeout, "timeout")
-        await wait_for_workers(self, _check_count(n, "wait_for_workers"), limit)
+        # For dask's client 0 means no limit.
+        limit = config.parse_seconds(timeout, "timeout") if timeout else None
+        await wait_for_workers(self.fleet, _check_count(n, "wait_for_workers"), limit)
 
     def jobs(self) -> Any:
         """Return the cluster's worker jobs.

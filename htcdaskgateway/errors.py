@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 
@@ -33,8 +34,8 @@ class WaitError(HTCDaskGatewayError):
     """The workers that were waited for will not come."""
 
 
-class WaitTimeoutError(WaitError, TimeoutError):
-    """The workers that were waited for have not come in time."""
+class WaitTimeoutError(WaitError, asyncio.TimeoutError):
+    """The workers that were waited for have not come in time; a `dask.distributed.TimeoutError`."""
 
 
 class CondorError(HTCDaskGatewayError):

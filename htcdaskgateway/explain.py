@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 
 from .display import printable
 from .errors import CondorError, HTCDaskGatewayError
-from .jobs import JobStatus, WorkerJob, WorkerJobs
+from .jobs import SPOOLING, JobStatus, WorkerJob, WorkerJobs
 
 if TYPE_CHECKING:
     from .fleet import Fleet
-
-SPOOLING = 16
-"""The hold code of a job whose input is on its way to the schedd, which is no failure."""
 
 _ANALYSES = 3
 """How many submits are analyzed at most: each costs HTCondor a look at all slots of the pool."""

@@ -14,7 +14,7 @@ from dask_gateway.client import GatewayWarning
 from . import config
 from .condor import Condor, quote_classad
 from .errors import CondorError, HTCDaskGatewayError, ScaleError
-from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, JobId, JobStatus, WorkerJob, WorkerJobs, ids_constraint
+from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs, ids_constraint
 from .scheduler import SchedulerLink
 from .staging import Staging
 
@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 5
 _SETTLE_AFTER = 1.0
 _SETTLE_PAUSE = 16.0
-
-SPOOLING = 16
-"""``HoldReasonCode`` of a job whose input is on its way to the schedd: no failure."""
 
 
 def cluster_constraint(cluster: str) -> str:
@@ -146,7 +143,9 @@ class Fleet:
                 if len(live) < n:
                     submitted = True
                     await self._submit(n - len(live))
-                elif len(live) > n and not grow_only:
+                elif len(live) > n and grow_only:
+                    await self.scheduler.note(wanted=len(live))
+                elif len(live) > n:
                     await self._shrink(live, n)
             finally:
                 # Another client may have done the same at this moment.

@@ -32,6 +32,10 @@ NAME_PREFIX = "htcondor-"
 _WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+")
 
 
+SPOOLING = 16
+"""``HoldReasonCode`` of a job whose input is on its way to the schedd, which is no failure."""
+
+
 class JobStatus(enum.IntEnum):
     """``JobStatus`` of a job's ad (HTCondor's manual, *Job ClassAd Attributes*)."""
 

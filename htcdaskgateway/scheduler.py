@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed.comm.core import CommClosedError
 from distributed.protocol.pickle import dumps
@@ -16,6 +16,27 @@ from .errors import SchedulerError
 from .remote import scheduler_plugin
 
 _NOTE = "htcdaskgateway"
+
+
+class WorkerCounts(NamedTuple):
+    """How many workers a scheduler has.
+
+    Attributes
+    ----------
+    htcondor, gateway : int
+        Workers of either kind that have joined.
+    gateway_wanted : int
+        How many of its own the gateway server shall start.
+    """
+
+    htcondor: int
+    gateway: int
+    gateway_wanted: int
+
+    @property
+    def joined(self) -> int:
+        """All that have joined."""
+        return self.htcondor + self.gateway
 
 
 class _FromSource:
@@ -85,6 +106,12 @@ class SchedulerLink:
         with _explained("tell its workers"):
             answer = await asyncio.wait_for(self.comm.htcdaskgateway_workers(n=cheapest), self.timeout)
         return dict(answer["processing"]), list(answer["cheapest"])
+
+    async def counts(self) -> WorkerCounts:
+        """Return how many workers of either kind there are."""
+        with _explained("count its workers"):
+            answer = await asyncio.wait_for(self.comm.htcdaskgateway_workers(n=0), self.timeout)
+        return WorkerCounts(*answer["counts"])
 
     async def adaptive(self, target_duration: float, threads: int) -> tuple[int, list[str], list[str]]:
         """Return what adaptive scaling of HTCondor's workers goes by.

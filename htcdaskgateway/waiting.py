@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import warnings
 from typing import Any
+
+from dask_gateway.client import GatewayWarning
 
 from . import config
 from .adaptive import NOTE
 from .errors import CondorError, WaitError, WaitTimeoutError
-from .fleet import SPOOLING, Fleet
-from .jobs import JobStatus, WorkerJobs
+from .explain import explain
+from .fleet import Fleet
+from .jobs import SPOOLING, JobStatus, WorkerJobs
 from .progress import progress
+from .scheduler import WorkerCounts
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +27,13 @@ _PAUSE = 0.5
 _ANALYZE_AGAIN = 60.0
 
 
-async def wait_for_workers(cluster: Any, n: int, timeout: float | None) -> None:
-    """Wait until `n` of HTCondor's workers have joined; shows progress.
+async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
+    """Wait until the cluster has `n` workers, of whatever kind; shows progress.
 
     Parameters
     ----------
-    cluster : HTCGatewayCluster
-        The cluster.
+    fleet : Fleet
+        The cluster's jobs.
     n : int
         How many.
     timeout : float or None
@@ -41,41 +46,39 @@ async def wait_for_workers(cluster: Any, n: int, timeout: float | None) -> None:
     WaitError
         They will not come; the message says why.
     """
-    fleet: Fleet = cluster.fleet
     started = time.monotonic()
-    # A job that is matched at once needs no analysis.
-    watch = _Watch(cluster, n, analyze_after=2 * config.seconds("condor.poll-interval"))
-    joined, _ = await fleet.scheduler.workers()
-    if len(joined) >= n:
+    counts = await fleet.scheduler.counts()
+    if counts.joined >= n:
         return
+    watch = _Watch(fleet, n)
     with progress("workers joined", n) as show:
-        while len(joined) < n:
-            jobs = await watch.look()
-            show(len(joined), f"{jobs.summary()}, {len(joined)} joined")
+        while counts.joined < n:
+            jobs = await watch.look(counts)
+            show(counts.joined, f"jobs: {jobs.summary()}")
             if timeout is not None and time.monotonic() - started > timeout:
                 raise WaitTimeoutError(
-                    f"after {timeout:g} s {len(joined)} of {n} workers have joined; jobs: {jobs.summary()}. "
+                    f"after {timeout:g} s {counts.joined} of {n} workers have joined; jobs: {jobs.summary()}. "
                     "The jobs go on: wait again, or call cluster.explain() to see why they do not run"
                 )
             await asyncio.sleep(_PAUSE)
-            joined, _ = await fleet.scheduler.workers()
-        show(len(joined), f"{fleet.seen.summary()}, {len(joined)} joined")
+            counts = await fleet.scheduler.counts()
+        show(counts.joined, f"jobs: {fleet.seen.summary()}")
 
 
 class _Watch:
     """Look at the jobs that are waited for, and tell when waiting cannot help."""
 
-    def __init__(self, cluster: Any, n: int, analyze_after: float) -> None:
-        self.cluster = cluster
-        self.fleet: Fleet = cluster.fleet
+    def __init__(self, fleet: Fleet, n: int) -> None:
+        self.fleet = fleet
         self.n = n
-        self._analyze_at = time.monotonic() + analyze_after
-        self._blind = False
+        # A job that is matched at once needs no analysis.
+        self._analyze_at = time.monotonic() + 2 * config.seconds("condor.poll-interval")
+        self._blind = self._warned = False
 
-    async def look(self) -> WorkerJobs:
-        """Return the jobs; where they will not become `n` workers, raise that."""
+    async def look(self, counts: WorkerCounts) -> WorkerJobs:
+        """Return the jobs; where no waiting will make them workers enough, raise that."""
         try:
-            jobs = await self._look()
+            jobs = await self._look(counts)
         except CondorError as error:
             # Workers may well join while the schedd is away.
             if not self._blind:
@@ -85,48 +88,40 @@ class _Watch:
         self._blind = False
         return jobs
 
-    async def _look(self) -> WorkerJobs:
+    async def _look(self, counts: WorkerCounts) -> WorkerJobs:
         jobs = (await self.fleet.look()).live
-        adaptive = None
-        if len(jobs) < self.n:
-            adaptive = await self.fleet.scheduler.noted(NOTE)
-            jobs = await self._check_number(jobs, adaptive)
-        held = WorkerJobs(job for job in jobs.having(JobStatus.HELD) if job.hold_code != SPOOLING)
-        if self._too_few(len(jobs) - len(held), held, adaptive):
-            raise WaitError(f"{self.n} workers will not come:\n{(await self._explain(held))[1]}")
-        if jobs.having(JobStatus.IDLE) and time.monotonic() > self._analyze_at:
+        missing = self.n - max(counts.gateway, counts.gateway_wanted)
+        adaptive = await self.fleet.scheduler.noted(NOTE) if len(jobs) < missing else None
+        if len(jobs) < missing and not self._warned:
+            await self._warn_of_few(missing, adaptive)
+        # Adaptive scaling makes more jobs as long as some can run.
+        needed = 1 if adaptive else missing
+        held = sum(job.hold_code != SPOOLING for job in jobs.having(JobStatus.HELD))
+        overdue = jobs.having(JobStatus.IDLE) and time.monotonic() > self._analyze_at
+        if overdue or (held and len(jobs) - held < needed):
+            # An analysis costs HTCondor a look at the whole pool.
             self._analyze_at = time.monotonic() + _ANALYZE_AGAIN
-            stuck, why = await self._explain(held)
-            if self._too_few(len(jobs) - stuck, stuck, adaptive):
-                raise WaitError(f"{self.n} workers will not come:\n{why}")
+            why = await explain(self.fleet)
+            live = len(why.jobs.live)
+            if why.stuck and live - why.stuck < needed:
+                raise WaitError(
+                    f"{self.n} workers will not come: {why.stuck} of {live} jobs will not run by waiting.\n{why}"
+                )
         return jobs
 
-    async def _check_number(self, jobs: WorkerJobs, adaptive: Any) -> WorkerJobs:
-        """Raise where there are fewer jobs than are waited for, and nothing makes more."""
-        if adaptive:
-            if adaptive["maximum"] < self.n:
-                raise WaitError(
-                    f"{self.n} workers will not come: adaptive scaling makes {adaptive['maximum']} at most. "
-                    f"Call adapt(maximum=…) with {self.n} or more, or scale({self.n})"
-                )
-            return jobs
+    async def _warn_of_few(self, missing: int, adaptive: Any) -> None:
+        """Say that there are too few jobs; as dask does, wait all the same: others may scale the cluster."""
+        if adaptive and adaptive["maximum"] >= missing:
+            return
         # What was seen may be older than another client's scale().
         jobs = (await self.fleet.look(max_age=0)).live
-        if len(jobs) < self.n:
-            raise WaitError(
-                f"{self.n} workers will not come: there are {len(jobs)} worker jobs ({jobs.summary()}). "
-                f"Call scale({self.n}) first, or adapt(minimum={self.n})"
-            )
-        return jobs
-
-    def _too_few(self, possible: int, stuck: Any, adaptive: Any) -> bool:
-        """Tell whether waiting cannot help; adaptive scaling may make more jobs as long as some can run."""
-        return bool(stuck) and (possible == 0 if adaptive else possible < self.n)
-
-    async def _explain(self, held: WorkerJobs) -> tuple[int, str]:
-        """Return how many jobs no waiting will help, and why."""
-        explain = getattr(self.cluster, "_explain", None)
-        if explain is None:
-            return len(held), "\n".join(f"job {job.id} is held: {job.hold_reason}" for job in held)
-        explanation = await explain()
-        return explanation.stuck, str(explanation)
+        if len(jobs) >= missing:
+            return
+        self._warned = True
+        most = f"adaptive scaling makes {adaptive['maximum']} at most" if adaptive else "nothing makes more"
+        warnings.warn(
+            f"{self.n} workers are waited for, but there are {len(jobs)} worker jobs ({jobs.summary()}), "
+            f"and {most}; call scale({missing})",
+            GatewayWarning,
+            stacklevel=2,
+        )

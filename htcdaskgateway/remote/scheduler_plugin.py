@@ -104,7 +104,7 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         return {ws.name: ws for ws in self.scheduler.workers.values() if is_ours(ws.name)}
 
     async def workers(self, n: int = 0) -> dict[str, Any]:
-        """Return our workers: how many tasks each processes, and the cheapest `n` of them by name."""
+        """Return our workers: how many tasks each processes, the cheapest `n` of them by name; and all counts."""
         own = self.own()
         cheapest = self.cheapest(n, ours=True) if n else []
         # The scheduler leaves out workers with long-running tasks; they are chosen last.
@@ -112,7 +112,14 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         return {
             "processing": {name: len(ws.processing) for name, ws in own.items()},
             "cheapest": [*cheapest, *rest][:n],
+            "counts": self.counts(),
         }
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many of our workers run, how many of the gateway's, and how many those shall be."""
+        running = [is_ours(ws.name) for ws in self.scheduler.workers.values() if ws.status is Status.running]
+        theirs = running.count(False)
+        return running.count(True), theirs, max(theirs, self.service.count)
 
     def target(self, target_duration: float | None, ours: bool, threads: int = 1) -> int:
         """Return how many workers of one kind the work asks for, beside those of the other kind.

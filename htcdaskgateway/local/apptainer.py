@@ -13,7 +13,7 @@ SUITE = "sid"  # the only one of Debian's that has it
 PACKAGES = ("apptainer", "squashfuse", "squashfs-tools")
 BUILD_TIMEOUT = 600.0
 WAY_OUT = "install Apptainer, so that `apptainer` is on PATH"
-# Beside its own programs, and not below /etc and /var, an unpacked one looks for its configuration and mount points.
+# Beside its own programs, not below /etc and /var, an unpacked one looks for its configuration and mount points.
 _LINKS = {
     "usr/etc": "../etc",
     "usr/lib/etc": "../../etc",

@@ -7,12 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dask_gateway import Gateway
 
 from htcdaskgateway.local.install import Installation, find_or_install
-
-# A stock cluster closes its gateway, whose __del__ closes it again and raises; nothing that is tested here.
-Gateway.__del__ = lambda self: None
 
 
 @pytest.fixture(scope="session")

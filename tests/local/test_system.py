@@ -20,6 +20,9 @@ with Gateway().new_cluster() as cluster:
     print(cluster.scheduler_address.split("/")[2])
 """
 
+# A stock cluster closes its gateway, whose __del__ closes it again and raises; nothing that is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def no_condor(monkeypatch):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -39,12 +39,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     python_requires=">=3.10",
-    packages=[
-        "htcdaskgateway",
-        "htcdaskgateway.local",
-        "htcdaskgateway.remote",
-        "htcdaskgateway.templates",
-    ],
+    packages=[*find_packages(include=["htcdaskgateway", "htcdaskgateway.*"]), "htcdaskgateway.templates"],
     # The templates lie at the top of the checkout, where a site's administrator looks for them.
     package_dir={"htcdaskgateway.templates": "templates"},
     package_data={

@@ -89,6 +89,14 @@ def test_python_in_the_pages_compiles_and_names_what_exists(page: Path) -> None:
 
 
 @by_page
+def test_methods_in_the_pages_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for kind, name in ((HTCGatewayCluster, "cluster"), (HTCGateway, "gateway")):
+        for method in set(re.findall(rf"\b{name}\.(\w+)\(", text)):
+            assert hasattr(kind, method), f"{page.name}: {name}.{method}()"
+
+
+@by_page
 def test_commands_in_the_pages_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for script in set(re.findall(r"\bscripts/([a-z_-]+)\b", text)):

@@ -4,7 +4,7 @@ import htcdaskgateway
 
 project = "htcdaskgateway"
 author = "the htcdaskgateway developers"
-copyright = "2026, the htcdaskgateway developers"  # noqa: A001 - Sphinx wants it so
+copyright = "2026, the htcdaskgateway developers"
 version = release = htcdaskgateway.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]

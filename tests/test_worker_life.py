@@ -1,0 +1,214 @@
+"""How a worker ends, and what becomes of its job: retired, restarted, shut down, lost, failed, evicted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from dask_gateway import Gateway
+from support import wait_until
+
+from htcdaskgateway import JobStatus, staging
+from htcdaskgateway.jobs import JobId
+
+REMOVED, COMPLETED = 3, 4
+
+
+@pytest.fixture
+def one(cluster):
+    """A cluster of one worker, and a client of it."""
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        client.wait_for_workers(1, timeout=60)
+        yield cluster, client
+
+
+def names(client):
+    return sorted(client.run_on_scheduler(lambda dask_scheduler: [w.name for w in dask_scheduler.workers.values()]))
+
+
+def history(pool, cluster):
+    """Wait for the one job to have left the queue and return its last ad."""
+    wait_until(lambda: not pool.jobs(cluster.name), what="the job leaves the queue")
+    (ad,) = wait_until(lambda: pool.history(cluster.name), what="the job is in the history")
+    return ad
+
+
+def output(cluster):
+    return [path.read_text() for path in sorted((staging.staging_root() / cluster.name / "logs").glob("worker-*"))]
+
+
+@pytest.mark.core
+def test_a_retired_worker_leaves_with_0(one, pool):
+    cluster, client = one
+    client.retire_workers([next(iter(client.nthreads()))])
+    ad = history(pool, cluster)
+    assert (ad["JobStatus"], ad["ExitCode"], ad["NumJobCompletions"]) == (COMPLETED, 0, 1)
+
+
+@pytest.mark.core
+def test_restarted_workers_come_back_in_the_same_number(cluster, pool):
+    cluster.scale(2)
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        before, jobs = names(client), cluster.jobs()
+        client.restart(timeout=90)
+        wait_until(lambda: len(set(names(client)) - set(before)) == 2, what=lambda: (before, names(client)))
+        after = names(client)
+        assert not set(before) & set(after)  # a name is unique for each start
+        assert {JobId.of_worker(name) for name in after} == {job.id for job in jobs}  # and leads back to its job
+        assert [ad["NumShadowStarts"] for ad in pool.jobs(cluster.name)] == [2, 2]
+        assert client.submit(sum, [1, 2]).result(60) == 3
+        assert cluster.scale(2) is None
+        assert len(pool.jobs(cluster.name)) == 2
+
+
+@pytest.mark.core
+def test_when_the_server_stops_the_cluster_its_workers_leave_with_0(one, pool, system):
+    """A stock client that knows nothing of HTCondor has asked for it."""
+    cluster, _ = one
+    with Gateway(system.address, proxy_address=system.proxy_address) as stock:
+        stock.stop_cluster(cluster.name)
+    ad = history(pool, cluster)
+    assert (ad["JobStatus"], ad["ExitCode"]) == (COMPLETED, 0)
+
+
+@pytest.mark.core
+def test_shutting_down_removes_the_jobs(one, pool):
+    cluster, _ = one
+    cluster.shutdown()
+    assert history(pool, cluster)["JobStatus"] == REMOVED
+
+
+def test_a_worker_that_has_lost_its_scheduler_comes_back_and_leaves_if_there_is_none(new_cluster, pool):
+    cluster = new_cluster(death_timeout="4s")
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        client.wait_for_workers(1, timeout=60)
+        scheduler = client.run_on_scheduler(os.getpid)
+        os.kill(scheduler, signal.SIGKILL)
+        ad = history(pool, cluster)
+    assert (ad["JobStatus"], ad["ExitCode"]) == (COMPLETED, 0)
+    assert ad["NumShadowStarts"] >= 2  # cut off it asked to be started again, and then gave up
+
+
+def test_a_worker_that_has_lost_its_connection_comes_back(one, pool, system):
+    cluster, client = one
+    (before,) = names(client)
+    system.server.stop_proxy()
+    wait_until(lambda: [ad["NumShadowStarts"] for ad in pool.jobs(cluster.name)] == [2], what="it starts again")
+    system.server.start_proxy()
+    with cluster.get_client(set_as_default=False) as again:
+        (after,) = wait_until(lambda: names(again), what="the worker is back")
+        assert after != before
+        assert JobId.of_worker(after) == JobId.of_worker(before)
+
+
+@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.parametrize(
+    ("end", "told", "subcode"),
+    [("exit 3", "the last time with exit code 3", 3), ("kill -9 $$", "the last time with signal 9", 128)],
+)
+def test_a_worker_that_fails_three_times_is_held_with_the_reason(new_cluster, pool, end, told, subcode):
+    cluster = new_cluster(job_script_prologue=['echo "before the end"', end])
+    cluster.scale(1)
+    (ad,) = wait_until(
+        lambda: [ad for ad in pool.jobs(cluster.name) if ad["JobStatus"] == JobStatus.HELD],
+        120,
+        lambda: [(ad["JobStatus"], ad["NumJobCompletions"]) for ad in pool.jobs(cluster.name)],
+    )
+    assert (ad["NumJobCompletions"], ad["NumShadowStarts"]) == (3, 3)
+    assert f"the Dask worker failed 3 times, {told}" in ad["HoldReason"]
+    assert (ad["HoldReasonCode"], ad["HoldReasonSubCode"]) == (3, subcode)
+    # Each start has written into a file of its own.
+    logs = staging.staging_root() / cluster.name / "logs"
+    assert len(list(logs.glob("worker-*.out"))) == 3
+    assert all("before the end" in path.read_text() for path in logs.glob("worker-*.out"))
+    (job,) = wait_until(lambda: [job for job in cluster.jobs() if job.hold_reason], what="the client sees it")
+    assert told in job.hold_reason
+
+
+def test_a_worker_that_dies_comes_back(one, pool):
+    cluster, client = one
+    (before,) = names(client)
+    client.submit(os._exit, 5, retries=0, pure=False)
+    wait_until(lambda: set(names(client)) - {before}, what="the worker is back")
+    (ad,) = pool.jobs(cluster.name)
+    assert (ad["NumJobCompletions"], ad["NumShadowStarts"]) == (1, 2)
+
+
+@pytest.mark.core
+def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path):
+    cluster.scale(2)
+    marks = tmp_path / "runs"
+
+    def run(n, marks=str(marks)):
+        with open(marks, "a") as file:  # noqa: PTH123 - it runs in the worker
+            file.write(f"{n}\n")
+        return n * 10
+
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        goes, stays = client.run(lambda dask_worker: dask_worker.name).items()
+        held = [client.submit(run, n, workers=[goes[0]], allow_other_workers=True) for n in range(5)]
+        client.gather(held)
+        assert all(client.who_has(future)[future.key] == (goes[0],) for future in held)
+        pool.run("condor_vacate_job", JobId.of_worker(goes[1]))
+        wait_until(lambda: goes[1] not in names(client), what="the evicted worker has gone")
+        assert client.gather(held) == [0, 10, 20, 30, 40]
+        assert sorted(Path(marks).read_text().split()) == ["0", "1", "2", "3", "4"]  # each ran once
+        # HTCondor finds it another place.
+        wait_until(lambda: len(names(client)) == 2, what="a worker is back in its place")
+        (back,) = set(names(client)) - {stays[1]}
+        assert JobId.of_worker(back) == JobId.of_worker(goes[1])
+        assert back != goes[1]
+
+
+def test_the_last_three_starts_keep_their_output(one, pool):
+    cluster, client = one
+    seen = names(client)
+    for _ in range(3):
+        client.restart(timeout=90)
+        (name,) = wait_until(lambda: set(names(client)) - set(seen), what="the worker is back")
+        seen.append(name)
+    client.retire_workers(list(client.nthreads()))
+    wait_until(lambda: not pool.jobs(cluster.name), what="the job leaves the queue")
+    text = "".join(output(cluster))
+    assert [f"{name} starts on" in text for name in seen] == [False, True, True, True]
+
+
+def test_jobs_that_nobody_waits_for_leave_the_queue(new_cluster, pool):
+    """The bound of those that cannot notice that their cluster is gone."""
+    cluster = new_cluster(requirements="HasNoSuchThing", max_idle_time="3s", max_held_time="3s")
+    cluster.scale(2)
+    pool.run("condor_hold", pool.jobs(cluster.name)[0]["ClusterId"])
+    pool.run("condor_release", f"{pool.jobs(cluster.name)[0]['ClusterId']}.0")
+    wait_until(lambda: not pool.jobs(cluster.name), what="both are gone")
+
+
+def test_a_worker_stays_behind_a_stock_server(one):
+    """Its service in the scheduler retires, seconds after they join, workers that it has not asked for."""
+    _, client = one
+    (name,) = names(client)
+    began = time.monotonic()
+    # The service looks every heartbeat; in an unpatched scheduler the worker was gone after three seconds.
+    wait_until(lambda: time.monotonic() - began > 6, what="six seconds pass")
+    assert names(client) == [name]
+    assert client.submit(sum, [1, 2]).result(60) == 3
+
+
+def test_a_spooled_job_joins_and_leaves(new_cluster, pool):
+    cluster = new_cluster(spool=True)
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        client.wait_for_workers(1, timeout=90)
+        assert client.submit(sum, [1, 2]).result(60) == 3
+        (ad,) = pool.jobs(cluster.name)
+        assert str(staging.staging_root()) not in ad["Iwd"]
+    cluster.shutdown()
+    wait_until(
+        lambda: not pool.ads("-constraint", f'HTCDaskGatewayCluster == "{cluster.name}"'), what="none is left"
+    )

@@ -207,7 +207,7 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
         """Look once, and scale if there is reason to.
 
         A failure is logged when it begins and when it is over. Until then it is tried again ever more rarely, at
-        first after ``htcdaskgateway.condor.poll-interval``: the cluster may have ended, or the schedd be overloaded.
+        first after ``htcdaskgateway.condor.poll-interval``: the cluster may have ended, or the schedd be busy.
         """
         if time.monotonic() < self._not_before or (self._tick and not self._tick.done()):
             return

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 import warnings
-from typing import Any
 
 from dask_gateway.client import GatewayWarning
 
@@ -91,26 +90,28 @@ class _Watch:
     async def _look(self, counts: WorkerCounts) -> WorkerJobs:
         jobs = (await self.fleet.look()).live
         missing = self.n - max(counts.gateway, counts.gateway_wanted)
-        adaptive = await self.fleet.scheduler.noted(NOTE) if len(jobs) < missing else None
         if len(jobs) < missing and not self._warned:
-            await self._warn_of_few(missing, adaptive)
-        # Adaptive scaling makes more jobs as long as some can run.
-        needed = 1 if adaptive else missing
+            await self._warn_of_few(missing)
+        # Where there are too few jobs, others may make more, as long as those that there are can run.
+        needed = 1 if len(jobs) < missing else missing
         held = sum(job.hold_code != SPOOLING for job in jobs.having(JobStatus.HELD))
         overdue = jobs.having(JobStatus.IDLE) and time.monotonic() > self._analyze_at
         if overdue or (held and len(jobs) - held < needed):
             # An analysis costs HTCondor a look at the whole pool.
             self._analyze_at = time.monotonic() + _ANALYZE_AGAIN
+            # A job that was held may have been released since.
+            await self.fleet.look(max_age=0)
             why = await explain(self.fleet)
             live = len(why.jobs.live)
             if why.stuck and live - why.stuck < needed:
                 raise WaitError(
-                    f"{self.n} workers will not come: {why.stuck} of {live} jobs will not run by waiting.\n{why}"
+                    f"{self.n} workers will not come: {why.stuck} of {live} jobs cannot run as they are.\n{why}"
                 )
         return jobs
 
-    async def _warn_of_few(self, missing: int, adaptive: Any) -> None:
-        """Say that there are too few jobs; as dask does, wait all the same: others may scale the cluster."""
+    async def _warn_of_few(self, missing: int) -> None:
+        """Say once that there are too few jobs; as dask does, wait all the same: others may scale the cluster."""
+        adaptive = await self.fleet.scheduler.noted(NOTE)
         if adaptive and adaptive["maximum"] >= missing:
             return
         # What was seen may be older than another client's scale().

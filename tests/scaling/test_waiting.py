@@ -1,0 +1,191 @@
+"""Waiting for workers: what is shown meanwhile, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.config
+import pexpect
+import pytest
+from dask_gateway.client import GatewayWarning
+from distributed import TimeoutError as DaskTimeoutError
+from support import PATIENCE, Pool, Tools, wait_until
+
+from htcdaskgateway.errors import ConfigError, WaitError, WaitTimeoutError
+from htcdaskgateway.progress import progress
+
+NOWHERE = 'Machine == "nowhere"'
+
+
+@pytest.fixture
+def _quick() -> Iterator[None]:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "0.3s"}):
+        yield
+
+
+def test_it_returns_when_the_workers_are_there_and_is_quiet_where_nobody_looks(
+    cluster: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.scale(2)
+    capfd.readouterr()
+    cluster.wait_for_workers(2, timeout=PATIENCE)
+    assert len(cluster.scheduler_info["workers"]) == 2
+    cluster.wait_for_workers(1)
+    with cluster.get_client() as client:
+        client.wait_for_workers(2)
+    assert capfd.readouterr().out == ""
+
+
+def test_the_timeouts_message_counts(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(requirements=NOWHERE)
+    cluster.scale(2)
+    with pytest.raises(WaitTimeoutError, match=r"after 1 s 0 of 2 workers have joined; jobs: 0 running, 2 idle"):
+        cluster.wait_for_workers(2, timeout="1s")
+    with cluster.get_client() as client, pytest.raises(DaskTimeoutError):
+        client.wait_for_workers(1, timeout=1)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_it_ends_when_too_many_jobs_are_held_and_each_hold_is_warned_of_once(
+    new_cluster: Callable[..., Any], pool: Pool
+) -> None:
+    cluster = new_cluster()
+    cluster.scale(2)
+    cluster.wait_for_workers(2, timeout=PATIENCE)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+
+        def holds() -> list[str]:
+            return [str(warning.message) for warning in told if "on hold" in str(warning.message)]
+
+        pool.run("condor_hold", "-reason", "tired", f"{cluster.jobs()[0].id}")
+        wait_until(lambda: cluster.jobs() and "1 held" in cluster.jobs().summary())
+        wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1, what="its worker leaves")
+        with pytest.raises(WaitError, match=r"2 workers will not come: 1 of 2 jobs") as caught:
+            cluster.wait_for_workers(2)
+        assert "tired" in str(caught.value)
+        assert "condor_release" in str(caught.value)
+        cluster.wait_for_workers(1)
+        assert len(holds()) == 1
+        assert f"{cluster.jobs()[0].id}" in holds()[0]
+        assert "tired" in holds()[0]
+
+        pool.run("condor_release", f"{cluster.jobs()[0].id}")
+        cluster.wait_for_workers(2, timeout=PATIENCE)
+        pool.run("condor_hold", "-reason", "tired again", cluster.jobs()[0].id.cluster)
+        wait_until(lambda: "2 held" in cluster.jobs().summary())
+        assert len(holds()) == 2, "one for the jobs that were held together"
+        assert f"{cluster.jobs()[0].id}, {cluster.jobs()[1].id}" in holds()[1]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_it_ends_when_no_machine_can_match(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(cpus=99)
+    cluster.scale(2)
+    with pytest.raises(WaitError, match=r"1 workers will not come: 2 of 2 jobs") as caught:
+        cluster.wait_for_workers(1, timeout=PATIENCE)
+    assert not isinstance(caught.value, WaitTimeoutError)
+    assert "has that many cores" in str(caught.value)
+    assert "new_cluster(cpus=…)" in str(caught.value)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_too_few_jobs_are_told_at_once_and_another_clients_are_waited_for(cluster: Any, gateway: Any) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ended = []
+        thread = threading.Thread(target=lambda: ended.append(cluster.wait_for_workers(1, timeout=PATIENCE)))
+        thread.start()
+        wait_until(lambda: told, what="a warning")
+        assert issubclass(told[0].category, GatewayWarning)
+        assert "1 workers are waited for, but there are 0 worker jobs" in str(told[0].message)
+        assert "call scale(1)" in str(told[0].message)
+        gateway.scale_cluster(cluster.name, 1)
+        thread.join(PATIENCE)
+        assert ended == [None]
+        assert len(told) == 1
+
+
+def test_adaptive_scaling_is_trusted_within_its_maximum(cluster: Any) -> None:
+    cluster.adapt(minimum=0, maximum=2)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(WaitTimeoutError):
+            cluster.wait_for_workers(2, timeout=1)
+        assert not told
+        with pytest.raises(WaitTimeoutError):
+            cluster.wait_for_workers(3, timeout=1)
+        assert "adaptive scaling makes 2 at most" in str(told[0].message)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_schedd_that_is_away_does_not_end_the_wait(
+    tool_calls: Tools, cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.scale(1)
+    tool_calls.answer("condor_q", stderr="Error: Can't find address for schedd x", code=1)
+    with caplog.at_level(logging.WARNING):
+        cluster.wait_for_workers(1, timeout=PATIENCE)
+    tool_calls.restore("condor_q")
+    told = [record for record in caplog.records if "the queue cannot be read" in record.getMessage()]
+    assert len(told) == 1
+
+
+def test_numbers_that_are_none(cluster: Any) -> None:
+    for n, timeout in ((-1, None), (1.5, None), (1, "soon"), (1, -2)):
+        with pytest.raises(ConfigError):
+            cluster.wait_for_workers(n, timeout=timeout)
+
+
+def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from htcdaskgateway.progress import progress\n"
+        "with progress('workers joined', 3) as show:\n"
+        "    show(1, 'jobs: 1 running, 2 idle [x]')\n"
+        "    show(3, 'jobs: 3 running')\n"
+    )
+    environment = {"TERM": "xterm", "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
+    child = pexpect.spawn(sys.executable, [str(program)], env=environment, timeout=PATIENCE, encoding="utf-8")
+    try:
+        child.expect("workers joined")
+        child.expect("3/3.*jobs: 3 running")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+
+
+def test_a_notebook_shows_a_bar_that_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import RichOutput, capture_output
+
+    shell = InteractiveShell.instance()
+    monkeypatch.setattr(shell, "kernel", object(), raising=False)
+    try:
+        with capture_output() as captured, progress("workers joined", 2) as show:
+            show(1, "jobs: 1 running, 1 <idle>")
+        first, second = captured.outputs
+        assert isinstance(second, RichOutput)
+        assert "workers joined 0/2" in first.data["text/plain"]
+        assert "workers joined 1/2  jobs: 1 running, 1 <idle>" in second.data["text/plain"]
+        assert "<progress value='1' max='2'>" in second.data["text/html"]
+        assert "&lt;idle&gt;" in second.data["text/html"]
+        assert second.update
+        assert first.transient == second.transient
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_it_can_be_awaited(cluster: Any) -> None:
+    async def both() -> None:
+        await cluster._scale(1)
+        await asyncio.gather(cluster._wait_for_workers(1, PATIENCE), cluster._wait_for_workers(1, PATIENCE))
+
+    cluster.gateway.sync(both)

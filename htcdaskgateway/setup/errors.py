@@ -47,5 +47,9 @@ class StoreError(SetupError):
     """The token or the configuration could not be written."""
 
 
+class StoppedError(SetupError):
+    """The user stopped it."""
+
+
 class UnansweredError(SetupError):
     """A question was open, and nobody was there to answer it."""

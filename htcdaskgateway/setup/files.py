@@ -38,7 +38,7 @@ def write_all(files: Sequence[NewFile]) -> None:
             staged.append((_stage(file), file.path))
         for temporary, path in staged:
             before = _read(path)
-            os.replace(temporary, path)
+            temporary.replace(path)
             replaced.append((path, before))
     except BaseException:  # Ctrl-C too must leave nothing
         for temporary, _ in staged:
@@ -47,7 +47,7 @@ def write_all(files: Sequence[NewFile]) -> None:
             if before is None:
                 path.unlink()
             else:
-                os.replace(_stage(before), path)
+                _stage(before).replace(path)
         for directory in reversed(made):
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
                 directory.rmdir()

@@ -10,7 +10,7 @@ class Kind(enum.Enum):
     """The kind of a question."""
 
     HOST_KEY = "host key"
-    PASSPHRASE = "passphrase"
+    PASSPHRASE = "passphrase"  # noqa: S105 - a kind's name
     NEW_PASSWORD = "new password"  # noqa: S105 - a kind's name
     SECOND_FACTOR = "second factor"
     PASSWORD = "password"  # noqa: S105 - a kind's name

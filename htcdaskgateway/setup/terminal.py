@@ -31,7 +31,7 @@ class Terminal:
 
     def say(self, text: str, *, bold: bool = False) -> None:
         """Show a text."""
-        click.secho(text, bold=bold)
+        click.secho(text, bold=bold or None)
 
     def ask(self, question: str, *, default: str | None = None, how: str = "") -> str:
         """Return the person's answer to `question`; `how` tells how to answer it without a person.
@@ -42,8 +42,10 @@ class Terminal:
             Nobody is there, or nobody answered in time.
         """
         with self._patience(question, how):
-            answer = click.prompt(question, default=default, prompt_suffix=_suffix(question))
-        return str(answer)
+            answer: str = click.prompt(
+                question, default=default, show_default=bool(default), prompt_suffix=_suffix(question)
+            )
+        return answer
 
     def ask_secret(self, question: str, *, how: str = "") -> Secret:
         """Return the person's answer, which is not shown while it is typed and may be empty.

@@ -1,0 +1,178 @@
+"""What login nodes ask on the way, and how it is answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from setup_condor.account import DEADLINE
+from setup_condor.login_node import PASSCODE, PASSWORD
+
+
+def log_in(one):
+    one.sees("(?i)password.*: ")
+    one.types(PASSWORD, hidden=True)
+
+
+def succeeds(one):
+    code, seen = one.leaves()
+    assert code == 0, seen
+    return seen
+
+
+@pytest.mark.parametrize(("factor", "sent"), [("phone", "1"), ("2", "2")])
+def test_another_listed_option_of_duo(account, login_node, person, factor, sent):
+    node = login_node()
+    account.know(node)
+    one = person(node.port, "--duo", factor)
+    log_in(one)
+    succeeds(one)
+    assert node.factors == [sent]
+
+
+def test_a_passcode_for_duo_after_a_wrong_one(account, login_node, person):
+    node = login_node()
+    account.know(node)
+    one = person(node.port, "--duo", "passcode")
+    log_in(one)
+    one.sees("3. SMS passcodes to XXX-XXX-1234", r"Passcode or option \(1-3\): ")
+    one.types("000000")
+    one.sees("Incorrect passcode", r"Passcode or option \(1-3\): ")
+    one.types(PASSCODE)
+    succeeds(one)
+    assert node.factors == ["000000", PASSCODE]
+
+
+def test_a_passcode_by_sms(account, login_node, person):
+    node = login_node()
+    account.know(node)
+    one = person(node.port, "--duo", "sms")
+    log_in(one)
+    one.sees("New SMS passcodes sent", r"Passcode or option \(1-3\): ")
+    one.types(PASSCODE)
+    succeeds(one)
+    assert node.factors == ["3", PASSCODE]
+
+
+def test_duo_that_asks_the_phone_by_itself(account, login_node, person):
+    node = login_node(duo="auto")
+    account.know(node)
+    one = person(node.port)
+    log_in(one)
+    assert "Duo asks you on your phone" in succeeds(one)
+
+
+def test_a_message_of_the_day_with_anything_in_it(account, login_node, person):
+    motd = (
+        "\x1b[31mWelcome!\x1b[0m\r\nYour password: do not share it.\nPasscode or option (1-3):\n"
+        "Are you sure you want to continue connecting (yes/no)?\nnot.a.token, e.g. eyJub3QiOiJvbmUifQ.e30.x\n"
+        "a line without an end password: "
+    )
+    node = login_node(method="none", motd=motd)
+    account.know(node)
+    seen = succeeds(person(node.port))
+    assert "asks" not in seen
+
+
+def test_a_question_nobody_foresaw_is_put_to_the_user(account, login_node, person):
+    node = login_node(
+        method="none", motd="Two projects are yours: a and b.\n", extra_question=("Which one? ", True)
+    )
+    account.know(node)
+    one = person(node.port)
+    one.sees("127.0.0.1 asks:", "Two projects are yours", r"Which one\? ")
+    one.types("b")
+    succeeds(one)
+    assert node.answers == ["b"]
+
+
+def test_a_new_password_that_is_demanded(account, login_node, person):
+    node = login_node(method="expired")
+    account.know(node)
+    one = person(node.port, "--debug")
+    log_in(one)
+    one.sees("wants you to choose a new password", "old password: ")
+    one.types(PASSWORD, hidden=True)
+    one.sees("Enter.*new password: ")
+    one.types("another-secret", hidden=True)
+    one.sees("Retype.*new password: ")
+    one.types("another-secret", hidden=True)
+    seen = succeeds(one)
+    assert node.passwords == [PASSWORD, PASSWORD, "another-secret"]
+    assert "another-secret" not in seen
+
+
+def test_no_secret_is_seen_anywhere(account, login_node, person, tmp_path):
+    node = login_node(duo="silent", echoes_password=True)
+    account.know(node)
+    one = person(node.port, "--debug", "--duo-timeout", "5s")
+    log_in(one)
+    one.sees("answer there")
+    assert node.asked_phone.wait(DEADLINE)
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            for name in ("cmdline", "environ"):
+                try:
+                    said = (process / name).read_bytes()
+                except OSError:  # it has ended, or is not ours to look at
+                    continue
+                assert PASSWORD.encode() not in said
+    code, _ = one.leaves()
+    assert code == 1
+
+    node.duo = "push"
+    one = person(node.port, "--debug")
+    log_in(one)
+    seen = succeeds(one)
+    assert "ssh says: debug: your password is ********" in seen
+    assert "ssh says: ********" in seen, "the token"
+    assert PASSWORD not in seen
+    assert "eyJ" not in seen
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size < 1 << 20]
+    assert account.token in files
+    for path in files:
+        assert PASSWORD.encode() not in path.read_bytes(), path
+        assert path == account.token or b"eyJ" not in path.read_bytes(), path
+
+
+def test_without_a_terminal_an_open_question_fails_at_once(account, login_node):
+    node = login_node()
+    account.know(node)
+    done = account.run(*account.command(node.port))
+    assert done.returncode == 1
+    assert "there is no terminal to answer a question at" in done.stderr
+    assert "ControlMaster" in done.stderr
+    assert account.written() == []
+
+
+def test_without_a_terminal_an_unknown_host_key_fails_at_once(account, login_node):
+    node = login_node(method="none")
+    done = account.run(*account.command(node.port))
+    assert done.returncode == 1
+    assert "--host-key" in done.stderr
+    assert not account.known_hosts.exists()
+
+
+def test_without_a_terminal_what_is_configured_is_enough(account, login_node):
+    node = login_node(method="none")
+    (account.home / ".env").write_text(
+        "DASK_HTCDASKGATEWAY__SETUP__USER=alice\n"
+        f"DASK_HTCDASKGATEWAY__SETUP__PORT={node.port}\n"
+        "DASK_HTCDASKGATEWAY__SETUP__LOGIN_HOST=ignored.invalid\n"
+    )
+    dask = Path(account.environ["DASK_CONFIG"])
+    dask.mkdir()
+    (dask / "site.yaml").write_text(
+        "htcdaskgateway:\n  setup:\n"
+        f"    ssh-options: [UserKnownHostsFile={account.known_hosts}, IdentityFile=none, IdentityAgent=none]\n"
+        "    token-lifetime: 2h\n    token-name: elsewhere\n    trust-domain: pool.test\n"
+        f"    collector: {account.collector}\n    schedd: schedd@\n    condor-settings: {{SUBMIT_EXPRS: ''}}\n"
+    )
+    account.settings["DASK_HTCDASKGATEWAY__SETUP__LOGIN_HOST"] = "127.0.0.1"
+    command = account.command(None, "--host-key", node.fingerprint, user=None)
+    done = account.run(*command[:3], *command[-2:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert node.commands == ["condor_token_fetch -name schedd@ -lifetime 7200"]
+    assert account.token.with_name("elsewhere").is_file()
+    assert "TRUST_DOMAIN = pool.test" in account.configuration.read_text()
+    assert "expires 20" in done.stdout

@@ -44,7 +44,8 @@ _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
         CondorUnreachableError,
         re.compile(
             r"Can't find address|Failed to connect|Failed to fetch ads|Connection refused|SECMAN|CEDAR"
-            r"|communication error|Couldn't contact|Can't connect|Unable to locate|Connect failure",
+            r"|communication error|Couldn't contact|Can't connect|(?:Unable to|Couldn't) locate|Connect failure"
+            r"|condor_schedd is not\s+running",
             re.I,
         ),
     ),

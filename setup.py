@@ -29,6 +29,7 @@ TEST = [
     "setuptools>=70.1",  # builds wheels by itself
 ]
 DEMO = [*LOCAL, "dask[array]"]
+BROWSER = [*TEST, "dask-labextension", "jupyterlab", "selenium"]
 DOCS = ["furo", "myst-parser", "numpydoc", "sphinx"]
 
 setup(
@@ -47,9 +48,18 @@ setup(
         "htcdaskgateway.templates": ["*.j2"],
     },
     install_requires=REQUIRES,
-    extras_require={"local": LOCAL, "bench": [*DEMO, "dask-jobqueue"], "demo": DEMO, "tox": ["tox"], "test": TEST, "docs": DOCS},
+    extras_require={
+        "local": LOCAL,
+        "bench": [*DEMO, "dask-jobqueue"],
+        "demo": DEMO,
+        "tox": ["tox"],
+        "test": TEST,
+        "browser": BROWSER,
+        "docs": DOCS,
+    },
     entry_points={
         "console_scripts": [
+            "htcdaskgateway = htcdaskgateway.cli:main",
             "setup_condor = htcdaskgateway.setup_condor:main",
         ]
     },

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dask_gateway import Gateway, GatewayCluster
 
-from . import adaptive, config, logs, staging
+from . import adaptive, config, display, logs, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
@@ -20,6 +20,9 @@ from .jobs import WorkerJobs
 from .logs import WorkerLogs
 from .scheduler import SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
+
+if TYPE_CHECKING:
+    from .widget import ClusterWidget
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +137,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         self.status = "created"
         self._fleet: Fleet | None = None
         self._adaptive: adaptive.FleetAdaptive | None = None
+        self._view: ClusterWidget | None = None
         self._fresh = name is None
         self._spec = WorkerSpec.from_keywords(**self._worker)
         self._condor = Condor()
@@ -226,6 +230,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         shutdown = shutdown and self.name is not None
         fleet, self._fleet = self._fleet, None
         try:
+            if self._view is not None:
+                await self._view.end()
             if self._adaptive is not None:
                 await self._adaptive.leave(now=shutdown)
             if fleet is not None:
@@ -490,6 +496,35 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             except (CondorError, asyncio.TimeoutError) as error:
                 return f", jobs unknown ({str(error).splitlines()[0] if str(error) else 'the schedd is slow'})"
         return f", jobs: {self._fleet.seen.summary()}"
+
+    @property
+    def seen(self) -> WorkerJobs | None:
+        """The jobs as they were last seen; None before and after the cluster is open."""
+        return None if self._fleet is None else self._fleet.seen
+
+    def _widget(self) -> Any:
+        """Return the notebook's live view, or None where it cannot be."""
+        if self._view is None and not self.asynchronous and self.status == "running":
+            try:
+                from .widget import ClusterWidget
+
+                self._view = ClusterWidget(self)
+            except ImportError:  # no ipywidgets: _repr_html_ is shown instead
+                return None
+            # dask-gateway sets its value when workers come and go.
+            self._status_widget = self._view.status
+        return None if self._view is None else self._view.box
+
+    def _widget_status(self) -> str:
+        return display.status_html(self)
+
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        super()._ipython_display_(**kwargs)
+        if self._view is not None:
+            self._view.begin()
+
+    def _repr_html_(self) -> str:
+        return display.cluster_html(self)
 
     def _on_loop(self) -> bool:
         try:

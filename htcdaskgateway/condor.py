@@ -391,18 +391,22 @@ class Condor:
         max_bytes : int
             How many bytes of each of the two to ask for.
         timeout : float
-            The time limit in seconds. A job without file transfer never answers.
+            The time limit of each of the two calls, in seconds. A job without file transfer never answers.
 
         Raises
         ------
         CondorError
             The machine did not answer, or the job does not run (any more).
         """
-        arguments = [*self._address(), "-maxbytes", str(max_bytes), "-stderr", job]
-        done = await self.run("condor_tail", *arguments, timeout=timeout)
-        if done.returncode != 0:
-            raise await self._failure(done, f"the output of the running job {job} could not be read")
-        return done.stdout
+        texts = []
+        # Asked for both at once it returns the errors alone.
+        for stream in ([], ["-no-stdout", "-stderr"]):
+            arguments = [*self._address(), "-maxbytes", str(max_bytes), *stream, job]
+            done = await self.run("condor_tail", *arguments, timeout=timeout)
+            if done.returncode != 0:
+                raise await self._failure(done, f"the output of the running job {job} could not be read")
+            texts.append(done.stdout)
+        return "".join(texts)
 
     async def transfer_data(self, constraint: str) -> None:
         """Fetch the output of the user's spooled jobs that fulfil `constraint` to where they were submitted.

@@ -1,4 +1,4 @@
-"""What the user sees: jobs as a table, and the notebook's view of a cluster."""
+"""What the user sees: jobs as a table, and a cluster in a notebook, as text and as HTML."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import io
 import shutil
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dask.utils import format_bytes
 
 from .jobs import JobStatus, WorkerJob, WorkerJobs
+
+if TYPE_CHECKING:
+    from .cluster import HTCGatewayCluster
 
 _COLUMNS = ("Job", "Status", "For", "Starts", "Machine", "Why")
 _ROWS = 60
 """How many jobs a table shows; of more, those that need a look come first."""
+
+_COUNTED = (JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD)
+ERROR = "<pre class='htcdaskgateway-error' style='color: #b00020; white-space: pre-wrap'>"
+"""How the HTML of an error begins."""
 
 _FIRST = (JobStatus.HELD, JobStatus.SUSPENDED, JobStatus.RUNNING, JobStatus.IDLE)
 
@@ -104,3 +114,47 @@ def jobs_html(jobs: WorkerJobs) -> str:
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
         f"{rest}<p>{html.escape(jobs.summary())}</p>"
     )
+
+
+def error_html(error: BaseException) -> str:
+    """Return what went wrong, for a notebook."""
+    return f"{ERROR}{html.escape(str(error) or type(error).__name__)}</pre>"
+
+
+def status_html(cluster: HTCGatewayCluster) -> str:
+    """Return the workers that have joined and the jobs as they were last seen; nobody is asked."""
+    workers = cluster.scheduler_info.get("workers", {}).values()
+    rows: list[tuple[str, object]] = [
+        ("Workers", len(workers)),
+        ("Threads", sum(worker["nthreads"] for worker in workers)),
+        ("Memory", format_bytes(sum(worker["memory_limit"] for worker in workers))),
+    ]
+    text = _table(rows)
+    seen = cluster.seen
+    if seen is not None:
+        counts = [(status.name.capitalize(), len(seen.having(status))) for status in _COUNTED]
+        text += f"<p style='margin: 6px 0 0 0'><b>HTCondor jobs</b></p>{_table(counts)}"
+    return f"<div class='htcdaskgateway-status'>{text}</div>"
+
+
+def cluster_links(cluster: HTCGatewayCluster) -> str:
+    """Return a cluster's name and the address of its dashboard."""
+    text = f"<p><b>Name: </b>{html.escape(str(cluster.name))}</p>"
+    if cluster.dashboard_link is not None:
+        link = html.escape(cluster.dashboard_link, quote=True)
+        text += f"<p><b>Dashboard: </b><a href='{link}' target='_blank'>{link}</a></p>"
+    return text
+
+
+def cluster_html(cluster: HTCGatewayCluster) -> str:
+    """Return a cluster's view where there are no widgets."""
+    return (
+        "<div style='display: inline-block; padding: 10px; border: 1px solid #999999'>\n"
+        f"<h3>HTCGatewayCluster</h3>\n{cluster_links(cluster)}\n{status_html(cluster)}\n"
+        f"<p><b>Status: </b>{html.escape(str(cluster.status))}</p>\n</div>"
+    )
+
+
+def _table(rows: Iterable[tuple[str, object]]) -> str:
+    body = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
+    return f"<table style='text-align: right'>{body}</table>"

@@ -142,8 +142,8 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
 async def fetch_spooled(fleet: Fleet) -> None:
     """Fetch the output of spooled jobs that have ended; for all others nothing is to do."""
     if fleet.staging.spec.spool:
-        # One job that has no output yet would make the whole call fail.
-        ended = "(JobStatus == 4 || (JobStatus == 5 && NumJobCompletions > 0))"
+        # One job whose output is not there yet, or was fetched already, would make the whole call fail.
+        ended = "(JobStatus == 4 || (JobStatus == 5 && NumJobCompletions > 0)) && StageOutFinish =?= undefined"
         await fleet.condor.transfer_data(f"{fleet.constraint} && {ended}")
 
 

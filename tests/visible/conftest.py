@@ -8,7 +8,7 @@ import pytest
 
 from htcdaskgateway.local import LocalSystem, PersonalPool
 
-# A personal pool has no cgroups that would notice; this is the policy that HTCondor's manual gives for such machines.
+# A personal pool has no cgroups that would notice; this is the policy in HTCondor's manual for such machines.
 TOO_MUCH = "(MemoryUsage > RequestMemory) =?= true"
 MEMORY_POLICY = {
     "WANT_HOLD": TOO_MUCH,

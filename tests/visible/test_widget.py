@@ -1,0 +1,174 @@
+"""The notebook's view of a cluster, without a browser; tests/browser has it in one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import pytest
+from support import PATIENCE, Pool, Tools, wait_until
+
+INTERVAL = 0.1
+
+
+def buttons(cluster: Any) -> dict[str, Any]:
+    cluster._widget()
+    return {button.description: button for button in cluster._view._buttons}
+
+
+def counts(cluster: Any) -> str:
+    return str(cluster._view.status.value)
+
+
+def row(name: str, number: int) -> str:
+    return f"<th>{name}</th><td>{number}</td>"
+
+
+def test_the_button_scale_brings_workers_and_the_numbers_move(cluster: Any) -> None:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster._ipython_display_()
+        wait_until(lambda: row("Running", 0) in counts(cluster))
+        cluster._view._request.value = 2
+        buttons(cluster)["Scale"].click()
+        wait_until(lambda: row("Running", 2) in counts(cluster), what=lambda: counts(cluster))
+        wait_until(lambda: row("Workers", 2) in counts(cluster), what=lambda: counts(cluster))
+        wait_until(lambda: not buttons(cluster)["Scale"].disabled)
+        assert "Scaled to 2 worker(s)." in cluster._view.message.value
+        assert len(cluster.jobs()) == 2
+
+
+def test_the_button_adapt_adapts(cluster: Any) -> None:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster._ipython_display_()
+        cluster._view._minimum.value = 1
+        cluster._view._maximum.value = 2
+        buttons(cluster)["Adapt"].click()
+        wait_until(lambda: row("Running", 1) in counts(cluster), what=lambda: counts(cluster))
+        assert "Adapts between 1 and 2" in cluster._view.message.value
+        cluster._view._request.value = 0
+        buttons(cluster)["Scale"].click()
+        wait_until(lambda: "Scaled to 0" in cluster._view.message.value)
+
+
+def test_a_held_job_is_seen_without_a_question(cluster: Any, pool: Pool) -> None:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster.scale(1)
+        cluster._ipython_display_()
+        pool.run("condor_hold", "-constraint", cluster.fleet.constraint)
+        wait_until(lambda: row("Held", 1) in counts(cluster), what=lambda: counts(cluster))
+
+
+@pytest.mark.parametrize("value", [-1, 10**6])
+def test_what_goes_wrong_behind_a_button_is_shown_in_the_widget(
+    value: int, tool_calls: Tools, cluster: Any, pool: Pool
+) -> None:
+    tool_calls.answer("condor_submit", stderr="ERROR: <b>quota</b> exceeded", code=1)
+    buttons(cluster)
+    cluster._view._request.value = value
+    buttons(cluster)["Scale"].click()
+    told = wait_until(lambda: "error" in cluster._view.message.value and cluster._view.message.value)
+    assert ("&lt;b&gt;quota&lt;/b&gt; exceeded" if value > 0 else "whole number") in told
+    assert "<b>quota" not in told
+    wait_until(lambda: not buttons(cluster)["Scale"].disabled, what="the button can be used again")
+
+
+def test_a_button_does_not_block_the_notebook(tool_calls: Tools, cluster: Any, pool: Pool) -> None:
+    tool_calls.script("condor_submit", f'sleep 3; exec {pool.bin}/condor_submit "$@"')
+    buttons(cluster)
+    cluster._view._request.value = 1
+    start = time.monotonic()
+    buttons(cluster)["Scale"].click()
+    assert time.monotonic() - start < 1
+    assert buttons(cluster)["Scale"].disabled
+    wait_until(lambda: not buttons(cluster)["Scale"].disabled)
+
+
+def test_a_queue_that_cannot_be_read_is_shown_and_goes_away(tool_calls: Tools, cluster: Any, pool: Pool) -> None:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster._ipython_display_()
+        tool_calls.answer("condor_q", stderr="Error: no schedd today", code=1)
+        wait_until(lambda: "no schedd today" in cluster._view.message.value)
+        tool_calls.restore("condor_q")
+        wait_until(lambda: cluster._view.message.value == "")
+
+
+def test_the_widget_is_made_once_and_says_when_it_is_closed(cluster: Any) -> None:
+    assert cluster._widget() is cluster._widget()
+    found = buttons(cluster)
+    cluster.shutdown()
+    assert all(button.disabled for button in found.values())
+    assert "closed" in cluster._view.message.value
+
+
+def test_without_ipywidgets_it_is_html(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert cluster._widget() is None
+    cluster.scale(1)
+    cluster.jobs()
+    page = cluster._repr_html_()
+    assert cluster.name in page
+    assert "<th>Running</th>" in page
+    assert str(cluster.dashboard_link) in page
+
+
+def test_the_import_of_the_package_brings_no_widgets() -> None:
+    heavy = "{'ipywidgets', 'IPython', 'rich', 'jinja2', 'pexpect'}"
+    code = (
+        "import sys, dask_gateway; before = set(sys.modules); import htcdaskgateway; "
+        f"print(({heavy} & set(sys.modules)) - before)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def calls_within(tools: Tools, intervals: int) -> int:
+    """Return how often condor_q is run in that many poll intervals."""
+    tools.forget()
+    threading.Event().wait(intervals * INTERVAL)
+    return len(tools.calls_of("condor_q"))
+
+
+def test_how_often_the_schedd_is_asked(tool_calls: Tools, new_cluster: Callable[..., Any], capsys: Any) -> None:
+    """The promise of the docs, over 100 poll intervals: idle 0, watched at most 100 by however many, closed 0."""
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster = new_cluster()
+        cluster.scale(1)
+        cluster.get_client().wait_for_workers(1, timeout=PATIENCE)
+        wait_until(lambda: cluster.fleet._settling is None or cluster.fleet._settling.done(), what="scaled")
+        idle = calls_within(tool_calls, 100)
+        for _ in range(3):
+            cluster._ipython_display_()
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                cluster.jobs()
+                stop.wait(INTERVAL / 10)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            watched_and_asked = calls_within(tool_calls, 100)
+        finally:
+            stop.set()
+            asking.join()
+        watched = calls_within(tool_calls, 100)
+        cluster._view.box.close()
+        wait_until(lambda: cluster._view._watching.done())
+        unwatched = calls_within(tool_calls, 100)
+        cluster.shutdown()
+        closed = calls_within(tool_calls, 100)
+    with capsys.disabled():
+        print(
+            f"\ncondor_q calls in 100 poll intervals: idle {idle}, watched {watched}, watched and asked "
+            f"{watched_and_asked}, widget closed {unwatched}, cluster closed {closed}"
+        )
+    assert idle == 0
+    assert 10 < watched <= 100
+    assert 10 < watched_and_asked <= 100
+    assert unwatched == 0
+    assert closed == 0

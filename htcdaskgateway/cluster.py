@@ -10,7 +10,7 @@ from typing import Any
 
 from dask_gateway import Gateway, GatewayCluster
 
-from . import adaptive, config, logs, staging
+from . import adaptive, config, containers, logs, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
@@ -45,7 +45,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
     Raises
     ------
-    ConfigError, CondorNotFoundError, StagingError, TemplateError
+    ConfigError, ContainerError, CondorNotFoundError, StagingError, TemplateError
         Something that the workers need is not right; raised before the server is asked for anything.
     """
 
@@ -142,6 +142,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         if self._fresh:
             # What cannot work is found out before the server starts a scheduler.
             staging.check_root()
+            containers.check_image(self.spec)
             staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
         self._gateway = HTCGateway(
             address=address,
@@ -193,6 +194,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
     async def _start_async(self) -> None:
         if self.status in ("closing", "closed"):
             return
+        if self._fresh:
+            await containers.check_slots(self._condor, self.spec)
         await super()._start_async()
         link = SchedulerLink(self.scheduler_comm)
         await link.install()

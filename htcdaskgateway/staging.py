@@ -28,6 +28,18 @@ EXIT_AGAIN = 75
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
 
+REMOTE_FILES = ("worker_start.py", "worker_preload.py")
+"""What goes with the job beside its credentials, and runs where this package is not installed."""
+
+# The variables of HTCondor's own that a worker in a container needs too: which devices and how many threads are the
+# job's (STARTER_NUM_THREADS_ENV_VARS in HTCondor's manual), and where its directories are.
+_JOB_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES GPU_DEVICE_ORDINAL NVIDIA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES "
+    "CUBACORES GOMAXPROCS JULIA_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OMP_NUM_THREADS OMP_THREAD_LIMIT "
+    "OPENBLAS_NUM_THREADS PYTHON_CPU_COUNT ROOT_MAX_THREADS TF_LOOP_PARALLEL_ITERATIONS TF_NUM_THREADS "
+    "TMPDIR TEMP TMP BATCH_SYSTEM _CONDOR_SCRATCH_DIR _CONDOR_JOB_AD _CONDOR_MACHINE_AD _CONDOR_SLOT"
+).split()
+
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
 
@@ -142,13 +154,15 @@ class Staging:
             **shared,
             environment={**spec.environment, "DASK_GATEWAY_CLUSTER_NAME": self.cluster},
             command=worker_command(self.cluster, spec, scheduler_address),
-            apptainer=_apptainer_command(spec),
+            apptainer=spec.container_runtime == "apptainer",
+            container_prefix=_container_prefix(spec),
+            job_variables=_JOB_VARIABLES,
         )
-        preload = resources.files("htcdaskgateway.remote").joinpath("worker_preload.py")
+        remote = resources.files("htcdaskgateway.remote")
         return {
             "worker.sub": description,
             "worker.sh": script,
-            "worker_preload.py": preload.read_text(encoding="utf-8"),
+            **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
             "gateway": _gateway(scheduler_address),
         }
 
@@ -201,7 +215,7 @@ def remove_credentials(cluster: str) -> None:
 def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> list[str]:
     """Return the command line of a worker, without what differs from one start of a job to the next."""
     proxy = spec.scheduler_proxy or urlsplit(scheduler_address).netloc
-    command = [spec.python, "-m", "distributed.cli.dask_worker", f"tls://{proxy}"]
+    command = [spec.python, "worker_start.py", f"tls://{proxy}"]
     options = {
         "--scheduler-sni": f"daskgateway-{cluster}",
         "--tls-ca-file": "dask.crt",
@@ -221,11 +235,11 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
     return [*command, "--no-nanny", "--no-dashboard"]
 
 
-def _apptainer_command(spec: WorkerSpec) -> list[str]:
+def _container_prefix(spec: WorkerSpec) -> str:
+    """Return what the name of a variable begins with that the worker script hands into the container."""
     if spec.container_runtime != "apptainer":
-        return []
-    binds = [part for bind in spec.container_binds for part in ("--bind", bind)]
-    return [spec.container_command, "exec", "--cleanenv", *binds, *spec.container_options]
+        return ""
+    return "SINGULARITYENV_" if Path(spec.container_command).name.startswith("singularity") else "APPTAINERENV_"
 
 
 def leftovers(scheduler_address: str) -> list[str]:

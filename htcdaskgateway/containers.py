@@ -57,6 +57,18 @@ def check_image(spec: WorkerSpec) -> None:
         raise ContainerError(f"container_image={image!r} is an empty file")
 
 
+def is_sent(spec: WorkerSpec) -> bool:
+    """Tell whether HTCondor sends the image along with each job, rather than take it from its path.
+
+    Unless it was said: a file is, as it always was, and a directory is not, because HTCondor sends none that has a
+    link to a directory in it, and every system has (``/bin -> usr/bin``).
+    """
+    if spec.transfer_container is not None:
+        return spec.transfer_container
+    image = spec.container_image or ""
+    return image.endswith(".sif") or is_address(image) or Path(image).is_file()
+
+
 def _unseen_prefixes() -> list[Path]:
     value = config.get("container-unseen-prefixes") or []
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):

@@ -56,9 +56,9 @@ class WorkerSpec:
         The program of the ``apptainer`` runtime.
     container_binds, container_options : tuple of str
         Its ``--bind`` arguments and its other options.
-    transfer_container : bool
-        Whether the ``htcondor`` runtime sends the image with each job, or takes it from the path on the execute
-        node. What HTCondor takes for shared by itself, ``/cvmfs``, and addresses are never sent.
+    transfer_container : bool or None
+        Whether the ``htcondor`` runtime sends the image with each job, or takes it from its path on the execute
+        node. None: a file is sent, a directory is not. What is below ``/cvmfs`` is never sent.
     cpus : int
         ``request_cpus``, and the number of threads of the worker.
     memory : int
@@ -103,7 +103,7 @@ class WorkerSpec:
     container_command: str
     container_binds: tuple[str, ...]
     container_options: tuple[str, ...]
-    transfer_container: bool
+    transfer_container: bool | None
     cpus: int
     memory: int
     disk: int | None
@@ -327,7 +327,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "container_command": _text,
     "container_binds": _texts,
     "container_options": _texts,
-    "transfer_container": _flag,
+    "transfer_container": _optional(_flag),
     "cpus": _count,
     "memory": lambda value, name: parse_amount(value, name, step=MIB),
     "disk": _optional(lambda value, name: parse_amount(value, name, step=KIB)),

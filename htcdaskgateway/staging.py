@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import config, templating
+from . import config, containers, templating
 from .errors import ConfigError, StagingError
 from .jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from .spec import WorkerSpec
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_AGAIN = 75
 """How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
+
+EXIT_CANNOT = 78
+"""How a worker ends whose Python has no dask (EX_CONFIG), as in ``remote/worker_start.py``."""
 
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
@@ -148,6 +151,8 @@ class Staging:
             exit_again=EXIT_AGAIN,
             max_failures=MAX_FAILURES,
             vacate_time=config.seconds("retire-timeout"),
+            image_is_sent=containers.is_sent(spec),
+            exit_cannot=EXIT_CANNOT,
         )
         script = templating.render(
             "worker.sh.j2",

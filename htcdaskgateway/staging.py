@@ -34,15 +34,6 @@ MAX_FAILURES = 3
 REMOTE_FILES = ("worker_start.py", "worker_preload.py")
 """What goes with the job beside its credentials, and runs where this package is not installed."""
 
-# The variables of HTCondor's own that a worker in a container needs too: which devices and how many threads are the
-# job's (STARTER_NUM_THREADS_ENV_VARS in HTCondor's manual), and where its directories are.
-_JOB_VARIABLES = (
-    "CUDA_VISIBLE_DEVICES GPU_DEVICE_ORDINAL NVIDIA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES "
-    "CUBACORES GOMAXPROCS JULIA_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OMP_NUM_THREADS OMP_THREAD_LIMIT "
-    "OPENBLAS_NUM_THREADS PYTHON_CPU_COUNT ROOT_MAX_THREADS TF_LOOP_PARALLEL_ITERATIONS TF_NUM_THREADS "
-    "TMPDIR TEMP TMP BATCH_SYSTEM _CONDOR_SCRATCH_DIR _CONDOR_JOB_AD _CONDOR_MACHINE_AD _CONDOR_SLOT"
-).split()
-
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
 
@@ -161,7 +152,6 @@ class Staging:
             command=worker_command(self.cluster, spec, scheduler_address),
             apptainer=spec.container_runtime == "apptainer",
             container_prefix=_container_prefix(spec),
-            job_variables=_JOB_VARIABLES,
         )
         remote = resources.files("htcdaskgateway.remote")
         return {

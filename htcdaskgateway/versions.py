@@ -70,7 +70,11 @@ class Versions:
         wrong = self.mismatches
         rows = []
         for package in sorted(self.client, key=lambda name: (name not in wrong, name != PYTHON)):
-            sides = [_short(self.client.get(package)), _short(self.scheduler.get(package)), self._of_workers(package)]
+            sides = [
+                _short(self.client.get(package)),
+                _short(self.scheduler.get(package)),
+                self._of_workers(package),
+            ]
             if sides != [_NONE] * 3:
                 rows.append(["!" if package in wrong else "", package, *sides])
         table: str = asciitable(["", "package", "client", "scheduler", f"workers ({len(self.workers)})"], rows)

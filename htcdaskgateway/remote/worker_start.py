@@ -1,45 +1,39 @@
-"""Start ``dask worker``, or say in one line why this Python cannot, and end so that the job is not tried again.
+"""Start ``dask worker``, or say why this Python cannot, and end with an exit code of its own.
 
-Sent with the job: ``python worker_start.py ADDRESS OPTIONS...``, where ``dask worker ADDRESS OPTIONS...`` is meant.
+Sent with the job: ``python worker_start.py ADDRESS OPTIONS...`` does what ``dask worker ADDRESS OPTIONS...`` does.
 """
+
+from __future__ import annotations
 
 import os
 import platform
 import sys
 
-CANNOT = 78  # EX_CONFIG of sysexits.h
+CANNOT = 78
 
 
-def where():
-    """Return the words for this Python and the container that it is in."""
+def where() -> str:
+    """Return the words for this Python and the machine or container that it is in."""
     image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-    return "Python %s (%s) %s" % (
-        platform.python_version(),
-        sys.executable,
-        "of the image %s" % image if image else "on %s" % platform.node(),
-    )
+    place = f"in the image {image}" if image else f"on {platform.node()}"
+    return f"Python {platform.python_version()} ({sys.executable}) {place}"
 
 
-def start():
-    """Run the worker; return only if that is not possible."""
+def start() -> int:
+    """Run the worker, which ends the process; return only if that is not possible."""
     try:
+        import dask
+        import distributed
+        import msgpack
         from distributed.cli.dask_worker import main
     except Exception as error:
         sys.stderr.write(
-            "%s cannot run a Dask worker: %s: %s. Install dask and distributed there.\n"
-            % (where(), type(error).__name__, error)
+            f"{where()} cannot run a Dask worker: {type(error).__name__}: {error}. dask and distributed, of the "
+            "client's versions, have to be installed there.\n"
         )
         return CANNOT
-    import dask
-    import distributed
-    import msgpack
-
-    versions = "dask %s, distributed %s, msgpack %s" % (
-        dask.__version__,
-        distributed.__version__,
-        ".".join(map(str, msgpack.version)),
-    )
-    sys.stderr.write("%s has %s\n" % (where(), versions))
+    versions = f"dask {dask.__version__}, distributed {distributed.__version__}, msgpack {msgpack.version}"
+    sys.stderr.write(f"{where()} has {versions}\n")
     main(prog_name="dask worker")
     return 0
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dask_gateway import Gateway, GatewayCluster
 
-from . import adaptive, config, display, logs, staging
+from . import adaptive, config, containers, display, logs, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
@@ -20,6 +21,7 @@ from .jobs import WorkerJobs
 from .logs import WorkerLogs
 from .scheduler import SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
+from .versions import Announcing, VersionMismatchWarning, Versions, compare
 
 if TYPE_CHECKING:
     from .widget import ClusterWidget
@@ -48,7 +50,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
     Raises
     ------
-    ConfigError, CondorNotFoundError, StagingError, TemplateError
+    ConfigError, ContainerError, CondorNotFoundError, StagingError, TemplateError
         Something that the workers need is not right; raised before the server is asked for anything.
     """
 
@@ -138,6 +140,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         self._fleet: Fleet | None = None
         self._adaptive: adaptive.FleetAdaptive | None = None
         self._view: ClusterWidget | None = None
+        self._comparing: asyncio.Task[None] | None = None
         self._fresh = name is None
         self._spec = WorkerSpec.from_keywords(**self._worker)
         self._condor = Condor()
@@ -146,6 +149,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         if self._fresh:
             # What cannot work is found out before the server starts a scheduler.
             staging.check_root()
+            containers.check_image(self.spec)
             staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
         self._gateway = HTCGateway(
             address=address,
@@ -197,6 +201,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
     async def _start_async(self) -> None:
         if self.status in ("closing", "closed"):
             return
+        if self._fresh:
+            await containers.check_slots(self._condor, self.spec)
         await super()._start_async()
         link = SchedulerLink(self.scheduler_comm)
         await link.install()
@@ -210,6 +216,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         stage = staging.Staging(self.name, self.spec)
         stage.write(self.scheduler_address, self.security.tls_cert, self.security.tls_key)
         self._fleet = Fleet(self._condor, stage, link, fresh=self._fresh)
+        if self.scheduler_info.get("workers"):
+            self._worker_joined()
 
     async def _sweep(self) -> None:
         """Remove what clients that died have left in the staging directory."""
@@ -229,6 +237,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             shutdown = self.shutdown_on_close
         shutdown = shutdown and self.name is not None
         fleet, self._fleet = self._fleet, None
+        if self._comparing is not None:
+            self._comparing.cancel()
         try:
             if self._view is not None:
                 await self._view.end()
@@ -483,6 +493,45 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
     def __del__(self) -> None:
         finalize(super().__del__)
+
+    def check_versions(self) -> Any:
+        """Compare the versions that this process, the scheduler and the workers have.
+
+        Done once by itself when the first worker has joined; what differs is then told as a warning.
+
+        Returns
+        -------
+        Versions
+            Prints as a table; ``ok`` is true where all agree.
+
+        Raises
+        ------
+        SchedulerError
+            The scheduler could not be asked.
+        """
+        return self.gateway.sync(self._check_versions)
+
+    async def _check_versions(self) -> Versions:
+        image = None if self.spec.container_runtime == "none" else self.spec.container_image
+        return compare(await self.fleet.scheduler.versions(), image)
+
+    def _watch_worker_status(self, comm: Any) -> Any:
+        # No coroutine of its own: its frame would keep this object alive.
+        return super()._watch_worker_status(Announcing(comm, self._worker_joined))
+
+    def _worker_joined(self) -> None:
+        """Compare the versions, once; the scheduler knows those of the workers, so no worker is held up."""
+        if self._fleet is not None and self._comparing is None:
+            self._comparing = asyncio.ensure_future(self._warn_of_versions())
+
+    async def _warn_of_versions(self) -> None:
+        try:
+            found = await self._check_versions()
+        except SchedulerError as error:
+            logger.info("the versions could not be compared: %s", error)
+            return
+        if not found.ok:
+            warnings.warn(f"versions differ\n{found}", VersionMismatchWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"HTCGatewayCluster<{self.name}, status={self.status}{self._jobs_in_words()}>"

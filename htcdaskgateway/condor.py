@@ -337,6 +337,29 @@ class Condor:
             hint="is condor_q a wrapper script of your site? Run the command by hand and look",
         )
 
+    async def has_slot(self, constraint: str, *, timeout: float | None = None) -> bool:
+        """Tell whether the pool shows a slot that fulfils `constraint`.
+
+        Parameters
+        ----------
+        constraint : str
+            A ClassAd expression.
+        timeout : float, optional
+            The time limit in seconds, if shorter than this object's.
+
+        Raises
+        ------
+        CondorError
+            The pool could not be asked.
+        """
+        pool = ["-pool", self.pool] if self.pool else []
+        limit = self.timeout if timeout is None else min(timeout, self.timeout)
+        asked = ["-constraint", constraint, "-limit", "1", "-af", "Name"]
+        done = await self.run("condor_status", *pool, *asked, timeout=limit)
+        if done.returncode != 0:
+            raise await self._failure(done, "the pool's slots could not be asked for")
+        return bool(done.stdout.strip())
+
     async def remove(self, constraint: str, *, force: bool = False) -> bool:
         """Remove the user's jobs that fulfil `constraint`.
 

@@ -26,6 +26,10 @@ class SchedulerError(HTCDaskGatewayError):
     """The cluster's scheduler refused what this package needs of it."""
 
 
+class ContainerError(HTCDaskGatewayError):
+    """No worker could run in the container image that was asked for."""
+
+
 class ScaleError(HTCDaskGatewayError):
     """The cluster could not be brought to the number of workers that was asked for."""
 

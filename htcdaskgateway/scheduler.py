@@ -138,6 +138,11 @@ class SchedulerLink:
             )
         return int(answer["target"]), list(answer["joined"]), list(answer["unoccupied"])
 
+    async def versions(self) -> dict[str, Any]:
+        """Return what `versions.compare` reads: the versions that the scheduler and each worker have."""
+        with _explained("tell its versions"):
+            return dict(await asyncio.wait_for(self.comm.htcdaskgateway_versions(), self.timeout))
+
     async def retire(self, names: list[str], timeout: float, *, unoccupied: bool = False) -> list[str]:
         """Retire workers, so that their data moves to others.
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import config
@@ -15,6 +16,7 @@ from .units import KIB, MIB, format_bytes, parse_amount
 RUNTIMES = ("htcondor", "apptainer", "none")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.A)
 _DIRECTIVE = re.compile(r"(?:\+|My\.)?[A-Za-z_][A-Za-z0-9_.]*", re.A | re.I)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!$)", re.A)
 _PORTS = re.compile(r"(\d{1,5})(?::(\d{1,5}))?", re.A)
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})", re.A)
 # Submit commands that this package writes itself; changed by a directive they would lose jobs or credentials.
@@ -47,13 +49,16 @@ class WorkerSpec:
     Attributes
     ----------
     container_image : str or None
-        Path or address of the image the worker runs in.
+        Path or address of the image the worker runs in; a relative path is one of this machine's.
     container_runtime : {'htcondor', 'apptainer', 'none'}
         Who starts the container: HTCondor's container universe, the worker script, or nobody.
     container_command : str
         The program of the ``apptainer`` runtime.
     container_binds, container_options : tuple of str
         Its ``--bind`` arguments and its other options.
+    transfer_container : bool or None
+        Whether the ``htcondor`` runtime sends the image with each job, or takes it from its path on the execute
+        node. None: a file is sent, a directory is not. What is below ``/cvmfs`` is never sent.
     cpus : int
         ``request_cpus``, and the number of threads of the worker.
     memory : int
@@ -98,6 +103,7 @@ class WorkerSpec:
     container_command: str
     container_binds: tuple[str, ...]
     container_options: tuple[str, ...]
+    transfer_container: bool | None
     cpus: int
     memory: int
     disk: int | None
@@ -214,6 +220,19 @@ def _optional(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     return lambda value, name: None if value is None else check(value, name)
 
 
+def is_address(image: str) -> bool:
+    """Tell whether an image is fetched from an address, as ``docker://…`` is, and not a path."""
+    return bool(_ADDRESS.match(image))
+
+
+def _image(value: Any, name: str) -> str:
+    image = _text(value, name)
+    if is_address(image) or Path(image).is_absolute():
+        return image
+    # The job is submitted from the staging directory, where a relative path would lead nowhere.
+    return str(Path(image).expanduser().absolute())
+
+
 def _choice(value: Any, name: str) -> str:
     if value is None:  # as dask reads the word none of an environment variable
         value = "none"
@@ -303,11 +322,12 @@ def _host_port(value: Any, name: str) -> str:
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "container_image": _optional(_text),
+    "container_image": _optional(_image),
     "container_runtime": _choice,
     "container_command": _text,
     "container_binds": _texts,
     "container_options": _texts,
+    "transfer_container": _optional(_flag),
     "cpus": _count,
     "memory": lambda value, name: parse_amount(value, name, step=MIB),
     "disk": _optional(lambda value, name: parse_amount(value, name, step=KIB)),

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import config, templating
+from . import config, containers, templating
 from .errors import ConfigError, StagingError
 from .jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from .spec import WorkerSpec
@@ -25,8 +25,14 @@ logger = logging.getLogger(__name__)
 EXIT_AGAIN = 75
 """How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
 
+EXIT_CANNOT = 78
+"""How a worker ends whose Python has no dask (EX_CONFIG), as in ``remote/worker_start.py``."""
+
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
+
+REMOTE_FILES = ("worker_start.py", "worker_preload.py")
+"""What goes with the job beside its credentials, and runs where this package is not installed."""
 
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
@@ -136,19 +142,22 @@ class Staging:
             exit_again=EXIT_AGAIN,
             max_failures=MAX_FAILURES,
             vacate_time=config.seconds("retire-timeout"),
+            image_is_sent=containers.is_sent(spec),
+            exit_cannot=EXIT_CANNOT,
         )
         script = templating.render(
             "worker.sh.j2",
             **shared,
             environment={**spec.environment, "DASK_GATEWAY_CLUSTER_NAME": self.cluster},
             command=worker_command(self.cluster, spec, scheduler_address),
-            apptainer=_apptainer_command(spec),
+            apptainer=spec.container_runtime == "apptainer",
+            container_prefix=_container_prefix(spec),
         )
-        preload = resources.files("htcdaskgateway.remote").joinpath("worker_preload.py")
+        remote = resources.files("htcdaskgateway.remote")
         return {
             "worker.sub": description,
             "worker.sh": script,
-            "worker_preload.py": preload.read_text(encoding="utf-8"),
+            **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
             "gateway": _gateway(scheduler_address),
         }
 
@@ -201,7 +210,7 @@ def remove_credentials(cluster: str) -> None:
 def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> list[str]:
     """Return the command line of a worker, without what differs from one start of a job to the next."""
     proxy = spec.scheduler_proxy or urlsplit(scheduler_address).netloc
-    command = [spec.python, "-m", "distributed.cli.dask_worker", f"tls://{proxy}"]
+    command = [spec.python, "worker_start.py", f"tls://{proxy}"]
     options = {
         "--scheduler-sni": f"daskgateway-{cluster}",
         "--tls-ca-file": "dask.crt",
@@ -221,11 +230,11 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
     return [*command, "--no-nanny", "--no-dashboard"]
 
 
-def _apptainer_command(spec: WorkerSpec) -> list[str]:
+def _container_prefix(spec: WorkerSpec) -> str:
+    """Return what the name of a variable begins with that the worker script hands into the container."""
     if spec.container_runtime != "apptainer":
-        return []
-    binds = [part for bind in spec.container_binds for part in ("--bind", bind)]
-    return [spec.container_command, "exec", "--cleanenv", *binds, *spec.container_options]
+        return ""
+    return "SINGULARITYENV_" if Path(spec.container_command).name.startswith("singularity") else "APPTAINERENV_"
 
 
 def leftovers(scheduler_address: str) -> list[str]:

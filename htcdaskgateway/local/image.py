@@ -30,7 +30,7 @@ PIP_TIMEOUT = 300.0
 TOOL_TIMEOUT = 60.0
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 # Counts the changes of what is in an image beside the distributions.
-_LAYOUT = 2
+_LAYOUT = 3
 _PROGRAMS = [
     "sh",
     "cat",
@@ -88,7 +88,7 @@ def sandbox(requirements: Sequence[str] = REQUIREMENTS, *, pip: Sequence[str] = 
     versions = sorted(f"{name}=={distribution.version}" for name, distribution in found.items())
     key = repr((_LAYOUT, _PROGRAMS, sys.version, sys.base_prefix, versions, sorted(pip)))
     name = f"{PYTHON}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    return made_once(cache_directory() / "images" / name, lambda path: _build(path, found.values(), pip))
+    return made_once(cache_directory() / "images" / name, lambda path: _make(path, found.values(), pip))
 
 
 def sif(requirements: Sequence[str] = REQUIREMENTS, *, pip: Sequence[str] = ()) -> Path:
@@ -145,7 +145,14 @@ def _closure(requirements: Iterable[str]) -> dict[str, importlib.metadata.Distri
     return found
 
 
-def _build(directory: Path, distributions: Iterable[importlib.metadata.Distribution], pip: Sequence[str]) -> None:
+def _make(image: Path, distributions: Iterable[importlib.metadata.Distribution], pip: Sequence[str]) -> None:
+    files = image.with_name("files")
+    _fill(files, distributions, pip)
+    # Apptainer adds what it wants to find in an image; HTCondor tries each with `apptainer test`.
+    Apptainer.find_or_install().build(image, files)
+
+
+def _fill(directory: Path, distributions: Iterable[importlib.metadata.Distribution], pip: Sequence[str]) -> None:
     for name in _DIRECTORIES:
         (directory / name).mkdir(parents=True)
     for name, target in _LINKS.items():

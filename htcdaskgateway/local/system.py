@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import dask.config
 
+from .apptainer import Apptainer
 from .errors import LocalSystemError
 from .pool import PersonalPool
 from .processes import run
@@ -143,7 +144,11 @@ class LocalSystem:
 
     def _settings(self) -> dict[str, Any]:
         """Give the dask configuration of a client: where the server is, and workers that fit this machine."""
+        container = {}
+        if self.pool is not None and self.pool.apptainer:
+            container["htcdaskgateway.worker.container-command"] = str(Apptainer.find_or_install().program)
         return {
+            **container,
             "gateway.address": self.address,
             "gateway.public-address": None,
             "gateway.proxy-address": self.proxy_address,

@@ -17,6 +17,7 @@ from typing import Any
 
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.versions import get_versions
 
 VERSION = 1
 PREFIX = "htcondor-"
@@ -71,6 +72,7 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers["htcdaskgateway_workers"] = self.workers
         scheduler.handlers["htcdaskgateway_retire"] = self.retire
         scheduler.handlers["htcdaskgateway_adaptive"] = self.adaptive
+        scheduler.handlers["htcdaskgateway_versions"] = self.versions
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
 
@@ -149,6 +151,11 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         stealing = self.scheduler.extensions.get("stealing")
         thefts = stealing.in_flight.values() if stealing else ()
         return not ws.processing and not ws.actors and not any(theft["thief"] is ws for theft in thefts)
+
+    async def versions(self) -> dict[str, Any]:
+        """Return the versions that the scheduler has, and those that each worker told when it joined."""
+        workers = {str(ws.name): ws.versions for ws in self.scheduler.workers.values()}
+        return {"scheduler": get_versions(), "workers": workers}
 
     async def retire(self, names: list[str], timeout: float, unoccupied: bool = False) -> list[str]:
         """Move the data of these workers to others and close them; return those that had to be kept.

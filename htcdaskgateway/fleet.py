@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _ROUNDS = 5
 _SETTLE_AFTER = 1.0
+_SETTLE_PAUSE = 16.0
 
 SPOOLING = 16
 """``HoldReasonCode`` of a job whose input is on its way to the schedd: no failure."""
@@ -59,6 +60,9 @@ class Fleet:
         self._looking: asyncio.Task[WorkerJobs] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._scaling = asyncio.Lock()
+        self._closing = asyncio.Event()
+        # Until then a submit whose outcome is unknown may yet bring jobs.
+        self._unsure_until = -float("inf")
 
     async def look(self, max_age: float | None = None) -> WorkerJobs:
         """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
@@ -132,17 +136,22 @@ class Fleet:
             It could not be done. What was reached is what the schedd holds; scaling again is safe.
         """
         await self._stop_settling()
+        submitted = False
         async with self._scaling:
-            await self.scheduler.note(wanted=n)
-            # A cluster that nobody else can know of yet has no jobs; everywhere else the schedd is asked.
-            live = WorkerJobs() if self._fresh else (await self._look()).live
-            self._fresh = False
-            if len(live) < n:
-                await self._submit(n - len(live))
+            try:
+                await self.scheduler.note(wanted=n)
+                # A cluster that nobody else can know of yet has no jobs; everywhere else the schedd is asked.
+                live = WorkerJobs() if self._fresh else (await self._look()).live
+                self._fresh = False
+                if len(live) < n:
+                    submitted = True
+                    await self._submit(n - len(live))
+                elif len(live) > n and not grow_only:
+                    await self._shrink(live, n)
+            finally:
                 # Another client may have done the same at this moment.
-                self._settling = asyncio.ensure_future(self._settle())
-            elif len(live) > n and not grow_only:
-                await self._shrink(live, n)
+                if submitted or time.monotonic() < self._unsure_until:
+                    self._settling = asyncio.ensure_future(self._settle())
 
     async def shrink(self, workers: Iterable[str], waiting: int = 0) -> None:
         """Remove `waiting` of the jobs that wait, and of these workers those that process nothing.
@@ -169,10 +178,15 @@ class Fleet:
 
     async def _submit(self, count: int) -> None:
         spec = self.staging.spec
-        with self._change():
-            cluster_id, queued = await self.condor.submit(
-                self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool
-            )
+        try:
+            with self._change():
+                cluster_id, queued = await self.condor.submit(
+                    self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool
+                )
+        except BaseException:
+            # What the schedd has got already may be carried out after the next count.
+            self._unsure_until = time.monotonic() + self.condor.timeout
+            raise
         logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
         if queued != count:
             raise ScaleError(f"{count} worker jobs were asked for, but HTCondor queued {queued}")
@@ -236,28 +250,44 @@ class Fleet:
         """Count again, and end the disagreement of two clients that have scaled at the same moment.
 
         Each looks after it has submitted, so the one that looks last sees all jobs. Both remove the same jobs,
-        those with the highest ids, and "no such job" is as good; what counts is the number asked for last.
+        those with the highest ids, and "no such job" is as good; what counts is the number asked for last. After
+        a submit of unknown outcome this goes on until its jobs cannot arrive any more.
         """
         trimmed = False
-        try:
-            for _ in range(_ROUNDS):
-                await asyncio.sleep(_SETTLE_AFTER)
-                async with self._scaling:
-                    wanted = await self.scheduler.noted("wanted")
-                    live = (await self._look()).live
-                    if wanted is None or len(live) == wanted or (len(live) < wanted and not trimmed):
-                        return
-                    if len(live) < wanted:
-                        await self._submit(wanted - len(live))
-                        continue
-                    logger.warning(
-                        "%d worker jobs where %d are wanted: another client scales too", len(live), wanted
-                    )
-                    await self._remove([job.id for job in live[wanted:]])
-                    trimmed = True
-        except HTCDaskGatewayError as error:
-            # Nobody waits for this task; the next scale() counts again and raises what is still wrong.
-            logger.warning("the worker jobs could not be counted again: %s", error)
+        pause = _SETTLE_AFTER
+        await asyncio.sleep(pause)
+        rounds = 0
+        while rounds < _ROUNDS or time.monotonic() < self._unsure_until:
+            rounds += 1
+            try:
+                agreed, trimmed = await self._agree(trimmed)
+            except HTCDaskGatewayError as error:
+                # Nobody waits for this task; the next scale() counts again and raises what is still wrong.
+                logger.warning("the worker jobs could not be counted again: %s", error)
+                agreed = True
+            if agreed and time.monotonic() >= self._unsure_until:
+                return
+            pause = min(2 * pause, _SETTLE_PAUSE) if agreed else _SETTLE_AFTER
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause)
+
+    async def _agree(self, trimmed: bool) -> tuple[bool, bool]:
+        """Bring the jobs nearer to the number that was asked for last; return whether they agree, and `trimmed`."""
+        async with self._scaling:
+            wanted = await self.scheduler.noted("wanted")
+            live = (await self._look()).live
+            if wanted is None or len(live) == wanted or (len(live) < wanted and not trimmed):
+                return True, trimmed
+            if len(live) < wanted:
+                await self._submit(wanted - len(live))
+                return False, trimmed
+            logger.warning(
+                "%d worker jobs where %d are wanted: another client scales too, or a submit came late",
+                len(live),
+                wanted,
+            )
+            await self._remove([job.id for job in live[wanted:]])
+            return False, True
 
     async def _stop_settling(self) -> None:
         task, self._settling = self._settling, None
@@ -269,6 +299,8 @@ class Fleet:
         """End what runs in the background. A count that is still owed is made now."""
         task, self._settling = self._settling, None
         if task is not None:
+            self._unsure_until = -float("inf")
+            self._closing.set()
             await asyncio.wait([task])
         if self._looking is not None and not self._looking.done():
             self._looking.cancel()

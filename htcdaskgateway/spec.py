@@ -215,6 +215,8 @@ def _optional(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
 
 
 def _choice(value: Any, name: str) -> str:
+    if value is None:  # what dask makes of "none" in an environment variable
+        value = "none"
     if value not in RUNTIMES:
         raise ConfigError(f"{name}={value!r} is none of {', '.join(map(repr, RUNTIMES))}")
     return str(value)

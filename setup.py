@@ -52,7 +52,14 @@ setup(
         "htcdaskgateway.templates": ["*.j2"],
     },
     install_requires=REQUIRES,
-    extras_require={"local": LOCAL, "bench": [*DEMO, "dask-jobqueue"], "demo": DEMO, "tox": ["tox"], "test": TEST, "docs": DOCS},
+    extras_require={
+        "local": LOCAL,
+        "bench": [*DEMO, "dask-jobqueue"],
+        "demo": DEMO,
+        "tox": ["tox"],
+        "test": TEST,
+        "docs": DOCS,
+    },
     entry_points={
         "console_scripts": [
             "setup_condor = htcdaskgateway.setup_condor:main",

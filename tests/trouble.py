@@ -106,9 +106,7 @@ class Trouble:
 
 def names(client: Any) -> set[str]:
     """Return the names of the workers that the scheduler has."""
-    return set(
-        client.run_on_scheduler(lambda dask_scheduler: [ws.name for ws in dask_scheduler.workers.values()])
-    )
+    return set(client.run_on_scheduler(lambda dask_scheduler: [ws.name for ws in dask_scheduler.workers.values()]))
 
 
 def wait_for_workers(client: Any, n: int, but: set[str] = frozenset()) -> set[str]:  # type: ignore[assignment]

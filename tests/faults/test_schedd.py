@@ -97,7 +97,12 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
             await cluster.scale(1)
             ticking = asyncio.ensure_future(ticker.run())
             with trouble.hung("condor_schedd"):
-                for call in (lambda: cluster.scale(3), cluster.jobs, lambda: cluster.scale(0), lambda: cluster.scale(3)):
+                for call in (
+                    lambda: cluster.scale(3),
+                    cluster.jobs,
+                    lambda: cluster.scale(0),
+                    lambda: cluster.scale(3),
+                ):
                     began = time.monotonic()
                     with pytest.raises(CondorTimeoutError, match="did not end within 3 s"):
                         await call()
@@ -192,9 +197,7 @@ def test_two_clients_that_scale_to_different_numbers_agree_on_one_of_them(cluste
             client.end()
 
 
-def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(
-    gateway, pool, trouble
-):
+def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(gateway, pool, trouble):
     cluster = gateway.new_cluster(death_timeout=300)
     name, credentials = cluster.name, cluster.fleet.staging.directory / "credentials"
     cluster.scale(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import dask.config
 import pytest
 from support import wait_until
-from trouble import Ticker, Work, names, wait_for_workers
+from trouble import Ticker, Work, wait_for_workers
 
 from htcdaskgateway.errors import CondorError, CondorTimeoutError, CondorUnreachableError
 
@@ -197,8 +197,10 @@ def test_two_clients_that_scale_to_different_numbers_agree_on_one_of_them(cluste
             client.end()
 
 
-def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(gateway, pool, trouble):
-    cluster = gateway.new_cluster(death_timeout=300)
+def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(
+    new_cluster, gateway, pool, trouble
+):
+    cluster = new_cluster(death_timeout=300)
     name, credentials = cluster.name, cluster.fleet.staging.directory / "credentials"
     cluster.scale(2)
     with trouble.schedd_down():
@@ -231,7 +233,7 @@ def test_noise_around_the_tools_answers_changes_no_count(tool_calls, new_cluster
     cluster.scale(1)
     jobs_stay(pool, cluster.name, 1, seconds=1)
     cluster.scale(0)
-    assert not cluster.jobs()
+    assert not cluster.jobs().live
     cluster.shutdown()  # nothing is left to remove: no error, however loud the tools are
 
 

@@ -38,7 +38,7 @@ _NOT_FOR_TOOLS = ("DASK_GATEWAY_PASSWORD", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKE
 _KILL_TIMEOUT = 5.0
 
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
-    (CondorAuthenticationError, re.compile(r"AUTHENTICATE|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
+    (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
     (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
     (
         CondorUnreachableError,
@@ -55,6 +55,7 @@ _NO_MATCH = re.compile(
 )
 _ARRAY = re.compile(r"^\[\s*[{\]]", re.M)
 _TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
+_QUERY_ATTEMPTS = 3
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
 
 
@@ -243,7 +244,7 @@ class Condor:
             done = await self.run("condor_status", *pool, "-schedd", "-limit", "1", "-af", "Name")
         except CondorError:
             return False
-        return "AUTHENTICATE" in done.stderr
+        return "AUTHENTICATE:" in done.stderr
 
     async def submit(
         self, description: Path, count: int, *, extra: Sequence[str] = (), spool: bool = False
@@ -315,20 +316,25 @@ class Condor:
             The queue could not be read.
         """
         asked = [*self._address(), "-constraint", constraint]
-        done = await self.run("condor_q", *asked, "-json", "-attributes", ",".join(attributes))
-        if done.returncode != 0:
-            raise await self._failure(done, "the queue could not be read")
-        ads = _json_array(done.stdout)
-        if ads is not None:
-            return ads
-        if not _ARRAY.search(done.stdout):
+        for _ in range(_QUERY_ATTEMPTS):
+            done = await self.run("condor_q", *asked, "-json", "-attributes", ",".join(attributes))
+            if done.returncode != 0:
+                raise await self._failure(done, "the queue could not be read")
+            ads = _json_array(done.stdout)
+            if ads is not None:
+                return ads
+            if _ARRAY.search(done.stdout):
+                break
             # No match prints nothing, and so does a broken tool: ask again in a form that always answers.
             totals = await self.run("condor_q", *asked, "-totals")
             counted = _TOTAL.search(totals.stdout)
             if totals.returncode != 0:
                 raise await self._failure(totals, "the queue could not be read")
-            if counted and int(counted[1]) == 0:
+            if counted is None:
+                break
+            if int(counted[1]) == 0:
                 return []
+            # There are jobs now: either they have come between the two, or the tool does not print them.
         raise CondorError(
             "condor_q answered something that is not a list of jobs",
             command=done.command,

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import CondorError
+
 CLUSTER_ATTRIBUTE = "HTCDaskGatewayCluster"
 """The attribute of a job's ad that names the Dask cluster the job works for."""
 
@@ -140,8 +142,20 @@ class WorkerJobs(list[WorkerJob]):
 
     @classmethod
     def from_ads(cls, ads: Iterable[Mapping[str, Any]]) -> WorkerJobs:
-        """Return the jobs that `ads` describe."""
-        return cls(sorted((WorkerJob.from_ad(ad) for ad in ads), key=lambda job: job.id))
+        """Return the jobs that `ads` describe.
+
+        Raises
+        ------
+        CondorError
+            They do not describe jobs.
+        """
+        try:
+            return cls(sorted((WorkerJob.from_ad(ad) for ad in ads), key=lambda job: job.id))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CondorError(
+                f"condor_q described a job in a way that cannot be read: {type(error).__name__}: {error}",
+                hint="is condor_q a wrapper script of your site? Run it with -json by hand and look",
+            ) from error
 
     @property
     def live(self) -> WorkerJobs:

@@ -38,6 +38,7 @@ class Trouble:
     def __init__(self, system: LocalSystem) -> None:
         assert system.pool is not None
         self.system = system
+        self.sbin = system.pool.installation.sbin
         self.pool = Pool(system.pool.installation.bin)
         self._directory = os.fsencode(system.pool.directory)
 
@@ -67,12 +68,13 @@ class Trouble:
     @contextlib.contextmanager
     def schedd_down(self) -> Iterator[None]:
         """Let the pool have no schedd within the block."""
-        self.pool.run("condor_off", "-fast", "-daemon", "schedd")
+        administer = Pool(self.sbin).run
+        administer("condor_off", "-fast", "-daemon", "schedd")
         try:
             wait_until(lambda: not self.daemon("condor_schedd"), what="the schedd has ended")
             yield
         finally:
-            self.pool.run("condor_on", "-daemon", "schedd")
+            administer("condor_on", "-daemon", "schedd")
             self.wait_for_schedd()
 
     def wait_for_schedd(self) -> None:
@@ -106,9 +108,7 @@ class Trouble:
 
 def names(client: Any) -> set[str]:
     """Return the names of the workers that the scheduler has."""
-    return set(
-        client.run_on_scheduler(lambda dask_scheduler: [ws.name for ws in dask_scheduler.workers.values()])
-    )
+    return set(client.run_on_scheduler(lambda dask_scheduler: [ws.name for ws in dask_scheduler.workers.values()]))
 
 
 def wait_for_workers(client: Any, n: int, but: set[str] = frozenset()) -> set[str]:  # type: ignore[assignment]

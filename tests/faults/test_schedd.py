@@ -12,7 +12,7 @@ from pathlib import Path
 import dask.config
 import pytest
 from support import wait_until
-from trouble import Ticker, Work, names, wait_for_workers
+from trouble import Ticker, Work, wait_for_workers
 
 from htcdaskgateway.errors import CondorError, CondorTimeoutError, CondorUnreachableError
 
@@ -97,7 +97,12 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
             await cluster.scale(1)
             ticking = asyncio.ensure_future(ticker.run())
             with trouble.hung("condor_schedd"):
-                for call in (lambda: cluster.scale(3), cluster.jobs, lambda: cluster.scale(0), lambda: cluster.scale(3)):
+                for call in (
+                    lambda: cluster.scale(3),
+                    cluster.jobs,
+                    lambda: cluster.scale(0),
+                    lambda: cluster.scale(3),
+                ):
                     began = time.monotonic()
                     with pytest.raises(CondorTimeoutError, match="did not end within 3 s"):
                         await call()
@@ -193,9 +198,9 @@ def test_two_clients_that_scale_to_different_numbers_agree_on_one_of_them(cluste
 
 
 def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(
-    gateway, pool, trouble
+    new_cluster, gateway, pool, trouble
 ):
-    cluster = gateway.new_cluster(death_timeout=300)
+    cluster = new_cluster(death_timeout=300)
     name, credentials = cluster.name, cluster.fleet.staging.directory / "credentials"
     cluster.scale(2)
     with trouble.schedd_down():
@@ -228,7 +233,7 @@ def test_noise_around_the_tools_answers_changes_no_count(tool_calls, new_cluster
     cluster.scale(1)
     jobs_stay(pool, cluster.name, 1, seconds=1)
     cluster.scale(0)
-    assert not cluster.jobs()
+    assert not cluster.jobs().live
     cluster.shutdown()  # nothing is left to remove: no error, however loud the tools are
 
 

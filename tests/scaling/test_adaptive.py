@@ -88,6 +88,7 @@ def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
         flag.touch()
 
 
+@pytest.mark.core
 def test_shrinking_leaves_workers_that_process_something(
     cluster: Any, pool: Pool, runs: Any, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_jobs_that_wait_are_removed_first(
     assert runs.counts == Counter(range(2))
 
 
+@pytest.mark.core
 def test_scale_ends_adapting_whoever_calls_it(cluster: Any, gateway: Any, pool: Pool) -> None:
     adaptive = cluster.adapt(minimum=1, maximum=3, interval="0.2s")
     wait_until(lambda: len(pool.jobs(cluster.name)) == 1, what="the minimum is there")
@@ -179,6 +181,7 @@ def test_a_schedd_that_is_away_is_logged_once_and_adapting_goes_on(
     assert "Can't find address" in told[0]
 
 
+@pytest.mark.core
 def test_an_asynchronous_cluster_adapts(system: LocalSystem, pool: Pool) -> None:
     async def main() -> None:
         async with HTCGatewayCluster(asynchronous=True) as cluster:

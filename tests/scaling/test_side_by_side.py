@@ -26,6 +26,7 @@ def kept(client: Any, futures: list[Any], workers: set[str]) -> bool:
     return all(set(where) & there for where in addresses.values())
 
 
+@pytest.mark.core
 def test_either_kind_scales_to_0_and_back_beside_the_other(
     cluster: Any, gateway: Any, pool: Pool, runs: Any
 ) -> None:

@@ -30,6 +30,7 @@ def _quick() -> Iterator[None]:
         yield
 
 
+@pytest.mark.core
 def test_it_returns_when_the_workers_are_there_and_is_quiet_where_nobody_looks(
     cluster: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,7 +56,21 @@ _PROGRAMS = [
 # glibc loads it when a thread ends; no program is linked with it.
 _LOADED_LATER = "libgcc_s.so.1"
 _NOT_NEEDED = ["dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tkinter", "turtledemo"]
-_DIRECTORIES = ("dev", "etc", "home", "mnt", "proc", "root", "srv", "sys", "tmp", "usr/bin", "usr/lib", "usr/sbin", "var/tmp")
+_DIRECTORIES = (
+    "dev",
+    "etc",
+    "home",
+    "mnt",
+    "proc",
+    "root",
+    "srv",
+    "sys",
+    "tmp",
+    "usr/bin",
+    "usr/lib",
+    "usr/sbin",
+    "var/tmp",
+)
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib"}
 # Apptainer puts the machine's own over those that are there.
 _ETC = {

@@ -246,8 +246,7 @@ class PersonalPool:
     def _container_config(self) -> dict[str, object]:
         """Give what lets jobs run in containers; makes what HTCondor tries a container with."""
         apptainer = Apptainer.find_or_install()
-        # HTCondor starts it without HOME: it would make a directory for its settings in that of the account, such as
-        # daemon's /usr/sbin.
+        # HTCondor starts it without HOME; it would make a directory in the account's home, daemon's /usr/sbin say.
         program = self.directory / "apptainer"
         settings, words = shlex.quote(f"{program}.d"), shlex.quote(str(apptainer.program))
         program.write_text(f'#!/bin/sh\nAPPTAINER_CONFIGDIR={settings} exec {words} "$@"\n')

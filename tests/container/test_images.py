@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import warnings
 from pathlib import Path
@@ -24,15 +25,13 @@ pytestmark = pytest.mark.timeout(300)
 
 MSGPACK = ".".join(map(str, msgpack.version))
 RUNTIMES = ["htcondor", "apptainer"]
-# What a container runtime and a shell set by themselves.
-OF_THE_CONTAINER = ("APPTAINER_", "SINGULARITY_", "_CONDOR_", "__DASK")
-OF_A_JOB = set(
-    """
-    BATCH_SYSTEM CUBACORES CUDA_VISIBLE_DEVICES GOMAXPROCS GPU_DEVICE_ORDINAL HOME JULIA_NUM_THREADS LANG
-    LD_LIBRARY_PATH MKL_NUM_THREADS NUMEXPR_NUM_THREADS NVIDIA_VISIBLE_DEVICES OMP_NUM_THREADS OMP_THREAD_LIMIT
-    OPENBLAS_NUM_THREADS PATH PROMPT_COMMAND PS1 PWD PYTHON_CPU_COUNT ROOT_MAX_THREADS TEMP TERM
-    TF_LOOP_PARALLEL_ITERATIONS TF_NUM_THREADS TMP TMPDIR DASK_GATEWAY_CLUSTER_NAME DASK_GATEWAY_WORKER_NAME
-    """.split()
+# What HTCondor, the container's runtime and its shell set.
+NOT_ASKED_FOR = re.compile(
+    r"""(APPTAINER|SINGULARITY|_CONDOR|_CHIRP|__DASK)_.* | .*_(NUM_THREADS|MAX_THREADS|CPU_COUNT|VISIBLE_DEVICES)
+    | CUBACORES|GOMAXPROCS|OMP_THREAD_LIMIT|TF_LOOP_PARALLEL_ITERATIONS|GPU_DEVICE_ORDINAL|BATCH_SYSTEM
+    | HOME|PATH|LD_LIBRARY_PATH|LANG|PWD|TERM|PS1|PROMPT_COMMAND|TMP|TEMP|TMPDIR
+    | DASK_GATEWAY_(CLUSTER|WORKER)_NAME""",
+    re.VERBOSE,
 )
 
 
@@ -48,7 +47,10 @@ def runs(path: Path) -> str:
     except LocalSystemError as error:
         return str(error)
     done = run(one_uid_namespace([program, "--silent", "exec", "--no-home", path, "true"]), timeout=60)
-    return "" if done.returncode == 0 else f"Apptainer cannot run {'.sif files' if path.suffix == '.sif' else 'directories'}: {done.stderr.strip()}"
+    if done.returncode == 0:
+        return ""
+    kind = ".sif files" if path.suffix == ".sif" else "directories"
+    return f"Apptainer cannot run {kind} here: {done.stderr.strip()}"
 
 
 @pytest.fixture(scope="module")
@@ -64,29 +66,30 @@ def images() -> Images:
 
 @pytest.fixture(scope="module")
 def system(images: Images) -> Any:
-    with LocalSystem(pool=PersonalPool(apptainer=True)) as running, dask.config.set(
-        {"htcdaskgateway.condor.poll-interval": "100ms", "htcdaskgateway.worker.python": "python"}
+    with (
+        LocalSystem(pool=PersonalPool(apptainer=True)) as running,
+        dask.config.set({"htcdaskgateway.condor.poll-interval": "100ms", "htcdaskgateway.worker.python": "python"}),
     ):
         yield running
 
 
-def inside(dask_worker: Any) -> dict[str, Any]:
-    import os
-    import sys
-    import tempfile
-
-    return {
-        "environment": dict(os.environ),
-        "prefix": sys.prefix,
-        "directory": os.getcwd(),
-        "local": dask_worker.local_directory,
-        "temporary": tempfile.gettempdir(),
-        "home": os.path.expanduser("~"),
-        "credentials": {name: os.stat(name).st_mode & 0o777 for name in ("dask.crt", "dask.pem")},
-    }
-
-
 def answer_of_the_worker(client: Any) -> dict[str, Any]:
+    # Inside, so that it travels by value: the image has no tests.
+    def inside(dask_worker: Any) -> dict[str, Any]:
+        import os
+        import sys
+        import tempfile
+
+        return {
+            "environment": dict(os.environ),
+            "prefix": sys.prefix,
+            "directory": str(Path.cwd()),
+            "local": dask_worker.local_directory,
+            "temporary": tempfile.gettempdir(),
+            "home": str(Path.home()),
+            "credentials": {name: Path(name).stat().st_mode & 0o777 for name in ("dask.crt", "dask.pem")},
+        }
+
     client.wait_for_workers(1, timeout=PATIENCE)
     (answer,) = client.run(inside).values()
     return dict(answer)
@@ -111,8 +114,7 @@ def test_both_ways(runtime: str, form: str, images: Images, new_cluster: Any, po
     assert found["prefix"] == "/usr/local"
     assert environment["ASKED"] == asked
     assert environment["OMP_NUM_THREADS"] == "2"
-    unasked = {name for name in environment if not name.startswith(OF_THE_CONTAINER)} - OF_A_JOB - {"ASKED"}
-    assert not unasked
+    assert [name for name in environment if not NOT_ASKED_FOR.fullmatch(name)] == ["ASKED"]
     # The job's own directory, and the credentials in it alone.
     scratch = found["directory"]
     assert Path(scratch).parts[-2] == "execute" or "/execute/" in scratch
@@ -151,15 +153,14 @@ def test_binds_options_and_what_stays_outside(images: Images, new_cluster: Any, 
         import os
         import platform
 
-        with open("/scratch/from-inside", "w") as file:
-            file.write("hello")
+        Path("/scratch/from-inside").write_text("hello")
         try:
-            open("/projects/no", "w").close()
+            Path("/projects/no").touch()
             written = True
         except OSError:
             written = False
-        with open("/projects/data") as file:
-            return {"data": file.read(), "written": written, "host": platform.node(), "leak": os.environ.get("LEAK")}
+        data = Path("/projects/data").read_text()
+        return {"data": data, "written": written, "host": platform.node(), "leak": os.environ.get("LEAK")}
 
     with cluster.get_client() as client:
         cluster.scale(1)
@@ -209,7 +210,7 @@ def no_job_waits(pool: Any, cluster: Any) -> list[dict[str, Any]]:
 def test_a_missing_image(gateway: Any, pool: Any, tmp_path: Path) -> None:
     before, began = gateway.list_clusters(), time.monotonic()
     for runtime in RUNTIMES:
-        with pytest.raises(ContainerError, match=r"missing\.sif' does not exist: .* container-unseen-prefixes"):
+        with pytest.raises(ContainerError, match=r"missing\.sif' does not exist: .*container-unseen-prefixes"):
             gateway.new_cluster(container_image=str(tmp_path / "missing.sif"), container_runtime=runtime)
     assert time.monotonic() - began < 10
     assert gateway.list_clusters() == before
@@ -227,21 +228,11 @@ def test_an_image_that_only_the_nodes_could_see(runtime: str, new_cluster: Any, 
         assert job["NumShadowStarts"] < 30
         if runtime == "htcondor":
             assert "could not start the container" in job["HoldReason"]
-            assert "no such file" in job["HoldReason"]
+            assert "could not open image" in job["HoldReason"]
         else:
             assert "failed 3 times, the last time with exit code 255" in job["HoldReason"]
     if runtime == "apptainer":
         assert any("no such file" in text for text in cluster.logs().values())
-
-
-def test_a_broken_image_that_is_sent(new_cluster: Any, pool: Any, tmp_path: Path) -> None:
-    path = tmp_path / "broken.sif"
-    path.write_text("no image\n")
-    cluster = new_cluster(container_image=str(path), container_runtime="htcondor")
-    cluster.scale(1)
-    (job,) = no_job_waits(pool, cluster)
-    assert "could not start the container" in job["HoldReason"]
-    assert "image format not recognized" in job["HoldReason"]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -303,5 +294,7 @@ def test_a_pool_without_apptainer(
             with pytest.raises(ContainerError, match=f"no slot of the pool .* HasContainer and {attribute}"):
                 gateway.new_cluster(container_image=str(path), container_runtime="htcondor")
             assert time.monotonic() - began < 20
-        assert run([plain.installation.bin / "condor_q", "-af", "ClusterId"], timeout=20, env=os.environ).stdout == ""
+        assert (
+            run([plain.installation.bin / "condor_q", "-af", "ClusterId"], timeout=20, env=os.environ).stdout == ""
+        )
     assert gateway.list_clusters() == before

@@ -210,7 +210,7 @@ def test_two_templates_of_a_site(dry_run, tmp_path, stage):
         ad = dry_run()
     assert ad["OfTheSite"] == "c1"
     script = (stage / "c1" / "worker.sh").read_text()
-    assert script.startswith(f"#!/bin/sh\n# the site's\nexec {sys.executable} -m distributed")
+    assert script.startswith(f"#!/bin/sh\n# the site's\nexec {sys.executable} worker_start.py tls://")
 
 
 # The script

@@ -30,7 +30,7 @@ PIP_TIMEOUT = 300.0
 TOOL_TIMEOUT = 60.0
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 # Counts the changes of what is in an image beside the distributions.
-_LAYOUT = 3
+_LAYOUT = 4
 _PROGRAMS = [
     "sh",
     "cat",
@@ -56,8 +56,22 @@ _PROGRAMS = [
 # glibc loads it when a thread ends; no program is linked with it.
 _LOADED_LATER = "libgcc_s.so.1"
 _NOT_NEEDED = ["dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tkinter", "turtledemo"]
-_DIRECTORIES = ("dev", "etc", "home", "mnt", "proc", "root", "srv", "sys", "tmp", "usr/bin", "usr/lib", "var/tmp")
-_LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "usr/sbin": "bin", "lib": "usr/lib", "lib64": "usr/lib"}
+_DIRECTORIES = (
+    "dev",
+    "etc",
+    "home",
+    "mnt",
+    "proc",
+    "root",
+    "srv",
+    "sys",
+    "tmp",
+    "usr/bin",
+    "usr/lib",
+    "usr/sbin",
+    "var/tmp",
+)
+_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib"}
 # Apptainer puts the machine's own over those that are there.
 _ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\n",

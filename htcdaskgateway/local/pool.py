@@ -7,6 +7,7 @@ import logging
 import os
 import pwd
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -245,8 +246,13 @@ class PersonalPool:
     def _container_config(self) -> dict[str, object]:
         """Give what lets jobs run in containers; makes what HTCondor tries a container with."""
         apptainer = Apptainer.find_or_install()
+        # HTCondor starts it without HOME; it would make a directory in the account's home, daemon's /usr/sbin say.
+        program = self.directory / "apptainer"
+        settings, words = shlex.quote(f"{program}.d"), shlex.quote(str(apptainer.program))
+        program.write_text(f'#!/bin/sh\nAPPTAINER_CONFIGDIR={settings} exec {words} "$@"\n')
+        program.chmod(0o755)
         values: dict[str, object] = {
-            "SINGULARITY": _plain_path(apptainer.program),
+            "SINGULARITY": _plain_path(program),
             # Its default, /tmp and /var/tmp, hides a job's own directory where that lies below one of them.
             "MOUNT_UNDER_SCRATCH": "",
         }

@@ -193,6 +193,26 @@ class Staging:
             _write(credentials / "dask.crt", certificate, 0o600)
             _write(credentials / "dask.pem", key, 0o600)
 
+    def check(self) -> None:
+        """Check that what a job needs is still there.
+
+        Raises
+        ------
+        StagingError
+            It is not.
+        """
+        for name in (
+            "worker.sub",
+            "worker.sh",
+            "worker_preload.py",
+            "credentials/dask.crt",
+            "credentials/dask.pem",
+        ):
+            if not os.access(self.directory / name, os.R_OK):
+                raise StagingError(
+                    f"{self.directory / name} is gone; `HTCGateway(...).connect({self.cluster!r})` writes it again"
+                )
+
 
 def remove_credentials(cluster: str) -> None:
     """Remove a cluster's credentials; the output and the rendered files stay for reading.

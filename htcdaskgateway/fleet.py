@@ -177,6 +177,7 @@ class Fleet:
 
     async def _submit(self, count: int) -> None:
         spec = self.staging.spec
+        self.staging.check()
         try:
             with self._change():
                 cluster_id, queued = await self.condor.submit(

@@ -33,6 +33,8 @@ MAX_FAILURES = 3
 
 REMOTE_FILES = ("worker_start.py", "worker_preload.py")
 """What goes with the job beside its credentials, and runs where this package is not installed."""
+LEASE = 600
+"""How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` can say otherwise."""
 
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
@@ -144,6 +146,7 @@ class Staging:
             vacate_time=config.seconds("retire-timeout"),
             image_is_sent=containers.is_sent(spec),
             exit_cannot=EXIT_CANNOT,
+            lease=LEASE,
         )
         script = templating.render(
             "worker.sh.j2",
@@ -189,6 +192,26 @@ class Staging:
                 _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)
             _write(credentials / "dask.crt", certificate, 0o600)
             _write(credentials / "dask.pem", key, 0o600)
+
+    def check(self) -> None:
+        """Check that what a job needs is still there.
+
+        Raises
+        ------
+        StagingError
+            It is not.
+        """
+        for name in (
+            "worker.sub",
+            "worker.sh",
+            "worker_preload.py",
+            "credentials/dask.crt",
+            "credentials/dask.pem",
+        ):
+            if not os.access(self.directory / name, os.R_OK):
+                raise StagingError(
+                    f"{self.directory / name} is gone; `HTCGateway(...).connect({self.cluster!r})` writes it again"
+                )
 
 
 def remove_credentials(cluster: str) -> None:

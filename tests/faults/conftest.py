@@ -16,6 +16,8 @@ POOL = {"MASTER_BACKOFF_CONSTANT": 1, "MASTER_BACKOFF_CEILING": 2}
 TIMES = {
     "htcdaskgateway.condor.poll-interval": "100ms",
     "htcdaskgateway.worker.death-timeout": "20s",
+    # How long a client looks for a scheduler that has gone.
+    "distributed.comm.timeouts.connect": "10s",
 }
 
 

@@ -1,0 +1,67 @@
+"""The client dies without a word: nothing runs on without an owner, and what it left behind is swept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import dask.config
+import pytest
+from support import Pool, wait_until
+from trouble import Trouble
+
+from htcdaskgateway.local import GatewayServer, LocalSystem
+
+DEATH, WAIT, HELD = 5, 20, 20  # seconds
+
+CLIENT = f"""
+import time
+from htcdaskgateway import HTCGateway
+
+cluster = HTCGateway().new_cluster(cpus=3, death_timeout={DEATH}, max_idle_time={WAIT}, max_held_time={HELD})
+cluster.scale(4)
+print(cluster.name, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def short_lived(breakable_pool):
+    """A system whose schedulers end after five seconds without a client or work."""
+    with GatewayServer(idle_timeout=5) as server, LocalSystem(pool=breakable_pool, server=server) as system:
+        yield system
+
+
+def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
+    pool, trouble = Pool(breakable_pool.installation.bin), Trouble(short_lived)
+    client = subprocess.Popen([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout is not None
+        name = client.stdout.readline().strip()
+        # Eight cores run two of the four jobs; one of those that wait is held.
+        wait_until(lambda: pool.statuses(name) == [1, 1, 2, 2], what="two jobs run and two wait")
+        waiting = next(ad for ad in pool.jobs(name) if ad["JobStatus"] == 1)
+        pool.run("condor_hold", f"{waiting['ClusterId']}.{waiting['ProcId']}")
+        wait_until(lambda: len(trouble.workers(name)) == 2, what="two workers run")
+    finally:
+        client.kill()
+        client.communicate()
+    stage = os.path.join(os.environ["HTCDASK_STAGEDIR"], name)
+    assert os.path.exists(os.path.join(stage, "credentials", "dask.pem"))
+
+    with short_lived.gateway() as gateway:
+        wait_until(lambda: not gateway.list_clusters(), what="the idle scheduler ends")
+        ended = time.monotonic()
+        wait_until(lambda: not trouble.workers(name), what="the workers end")
+        assert time.monotonic() - ended < 2 * DEATH
+        wait_until(lambda: not pool.jobs(name), what=lambda: f"all jobs leave: {pool.statuses(name)}")
+        assert time.monotonic() - ended < max(WAIT, HELD) + 25  # the schedd looks every 5 s here
+        assert sorted(ad["JobStatus"] for ad in pool.history(name))[:1] == [3]
+        gateway.new_cluster().shutdown()
+        assert not os.path.exists(os.path.join(stage, "credentials"))
+        assert os.path.isdir(os.path.join(stage, "logs"))  # kept for a while, for whoever asks what happened
+        with dask.config.set({"htcdaskgateway.keep-staging": "1ms"}):
+            gateway.new_cluster().shutdown()
+        assert not os.path.exists(stage)

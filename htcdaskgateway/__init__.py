@@ -1,15 +1,31 @@
 """Dask Gateway clusters whose workers are HTCondor jobs."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import config
+
+if TYPE_CHECKING:
+    from .cluster import HTCGatewayCluster
+    from .gateway import HTCGateway
+    from .jobs import JobStatus, WorkerJob, WorkerJobs
+    from .spec import WorkerSpec
 
 __version__ = "2.0.0"
 
 config.set_defaults()
 
-from .cluster import HTCGatewayCluster  # noqa: E402 - the defaults come first
-from .gateway import HTCGateway  # noqa: E402
-from .jobs import JobStatus, WorkerJob, WorkerJobs  # noqa: E402
-from .spec import WorkerSpec  # noqa: E402
+# Loaded when they are asked for: setup_condor needs neither dask-gateway nor distributed, which take a second.
+_MODULES = {
+    "HTCGateway": "gateway",
+    "HTCGatewayCluster": "cluster",
+    "JobStatus": "jobs",
+    "WorkerJob": "jobs",
+    "WorkerJobs": "jobs",
+    "WorkerSpec": "spec",
+}
 
 __all__ = [
     "HTCGateway",
@@ -20,3 +36,13 @@ __all__ = [
     "WorkerSpec",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -37,6 +37,12 @@ _NOT_FOR_TOOLS = ("DASK_GATEWAY_PASSWORD", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKE
 # How long a killed tool may take to be gone, in seconds.
 _KILL_TIMEOUT = 5.0
 
+_MACHINE_CONFIGS = (
+    "/etc/condor/condor_config",
+    "/usr/local/etc/condor_config",
+    "~condor/condor_config",
+)
+
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
     (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
     (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
@@ -115,14 +121,25 @@ def tool_environment(bin_dir: Path) -> dict[str, str]:
     """Return the environment in which the tools of `bin_dir` run.
 
     A notebook's kernel has no ``CONDOR_CONFIG``: conda's htcondor sets it in its activate script only. So where
-    the tools lie in a conda environment and nothing else is said, that environment's configuration is used.
+    the tools lie in a conda environment and nothing else is said, that environment's configuration is used. The
+    user's own ``~/.condor/user_config`` HTCondor reads beside a configuration of the machine only (HTCondor's
+    manual, *Ordered Evaluation to Set the Configuration*); where there is none, it is named to the tools here.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_TOOLS}
-    conda = bin_dir.parent
-    configuration = conda / "etc" / "condor" / "condor_config"
-    if "CONDOR_CONFIG" not in environment and (conda / "conda-meta").is_dir() and configuration.is_file():
-        environment["CONDOR_CONFIG"] = str(configuration)
+    if "CONDOR_CONFIG" not in environment:
+        conda = bin_dir.parent
+        in_conda = conda / "etc" / "condor" / "condor_config"
+        own = Path.home() / ".condor" / "user_config"
+        if (conda / "conda-meta").is_dir() and in_conda.is_file():
+            environment["CONDOR_CONFIG"] = str(in_conda)
+        elif own.is_file() and not any(map(_exists, _MACHINE_CONFIGS)):
+            environment["CONDOR_CONFIG"] = str(own)
     return environment
+
+
+def _exists(path: str) -> bool:
+    # Unlike Path's, this expanduser lets a user be who does not exist.
+    return os.path.isfile(os.path.expanduser(path))  # noqa: PTH111, PTH113
 
 
 def quote_classad(text: str) -> str:
@@ -229,7 +246,7 @@ class Condor:
             command, process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
         )
 
-    async def _failure(self, done: Completed, message: str) -> CondorError:
+    async def failure(self, done: Completed, message: str) -> CondorError:
         """Return the error that tells why `done` failed."""
         text = f"{done.stderr}\n{done.stdout}"
         kind = next((kind for kind, pattern in _ERRORS if pattern.search(text)), CondorError)
@@ -279,7 +296,7 @@ class Condor:
         arguments = [*self._address(), "-terse", *(["-spool"] if spool else []), *extra, description.name]
         done = await self.run("condor_submit", *arguments, "-queue", str(count), cwd=description.parent)
         if done.returncode != 0:
-            raise await self._failure(done, f"{count} worker job(s) could not be submitted")
+            raise await self.failure(done, f"{count} worker job(s) could not be submitted")
         for line in done.stderr.splitlines():
             if line.startswith("WARNING"):
                 logger.warning("condor_submit: %s", line)
@@ -319,7 +336,7 @@ class Condor:
         for _ in range(_QUERY_ATTEMPTS):
             done = await self.run("condor_q", *asked, "-json", "-attributes", ",".join(attributes))
             if done.returncode != 0:
-                raise await self._failure(done, "the queue could not be read")
+                raise await self.failure(done, "the queue could not be read")
             ads = _json_array(done.stdout)
             if ads is not None:
                 return ads
@@ -329,7 +346,7 @@ class Condor:
             totals = await self.run("condor_q", *asked, "-totals")
             counted = _TOTAL.search(totals.stdout)
             if totals.returncode != 0:
-                raise await self._failure(totals, "the queue could not be read")
+                raise await self.failure(totals, "the queue could not be read")
             if counted is None:
                 break
             if int(counted[1]) == 0:
@@ -363,7 +380,7 @@ class Condor:
         asked = ["-constraint", constraint, "-limit", "1", "-af", "Name"]
         done = await self.run("condor_status", *pool, *asked, timeout=limit)
         if done.returncode != 0:
-            raise await self._failure(done, "the pool's slots could not be asked for")
+            raise await self.failure(done, "the pool's slots could not be asked for")
         return bool(done.stdout.strip())
 
     async def remove(self, constraint: str, *, force: bool = False) -> bool:
@@ -393,7 +410,7 @@ class Condor:
         text = done.stderr + done.stdout
         if _NO_MATCH.search(text) and not any(pattern.search(text) for _, pattern in _ERRORS):
             return False
-        raise await self._failure(done, "the worker jobs could not be removed")
+        raise await self.failure(done, "the worker jobs could not be removed")
 
     async def analyze(self, job: str) -> str:
         """Return HTCondor's own analysis of why the idle job `job` does not run, as it words it.
@@ -407,7 +424,7 @@ class Condor:
         """
         done = await self.run("condor_q", *self._address(), "-better-analyze", job)
         if done.returncode != 0:
-            raise await self._failure(done, f"HTCondor could not analyze the job {job}")
+            raise await self.failure(done, f"HTCondor could not analyze the job {job}")
         return done.stdout
 
     async def tail(self, job: str, *, max_bytes: int, timeout: float) -> str:
@@ -433,7 +450,7 @@ class Condor:
             arguments = [*self._address(), "-maxbytes", str(max_bytes), *stream, job]
             done = await self.run("condor_tail", *arguments, timeout=timeout)
             if done.returncode != 0:
-                raise await self._failure(done, f"the output of the running job {job} could not be read")
+                raise await self.failure(done, f"the output of the running job {job} could not be read")
             texts.append(done.stdout)
         return "".join(texts)
 
@@ -449,7 +466,7 @@ class Condor:
         """
         done = await self.run("condor_transfer_data", *self._address(), "-constraint", constraint)
         if done.returncode != 0:
-            raise await self._failure(done, "the output of the spooled jobs could not be fetched")
+            raise await self.failure(done, "the output of the spooled jobs could not be fetched")
 
 
 def _json_array(text: str) -> list[dict[str, Any]] | None:

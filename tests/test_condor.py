@@ -92,6 +92,18 @@ def test_a_condas_configuration_is_used_where_nothing_else_is_said(tmp_path, mon
     assert tool_environment(prefix / "bin")["CONDOR_CONFIG"] == "/mine"
 
 
+def test_a_users_own_configuration_is_named_to_the_tools_where_the_machine_has_none(bare, tmp_path, monkeypatch):
+    machine = tmp_path / "machine_config"
+    monkeypatch.setattr("htcdaskgateway.condor._MACHINE_CONFIGS", (str(machine), "~nosuchuser/condor_config"))
+    assert "CONDOR_CONFIG" not in tool_environment(tmp_path / "bin")
+    own = bare / ".condor" / "user_config"
+    own.parent.mkdir()
+    own.write_text("CONDOR_HOST = cm.example.edu")
+    assert tool_environment(tmp_path / "bin")["CONDOR_CONFIG"] == str(own)
+    machine.write_text("# HTCondor reads the user's file beside this one by itself")
+    assert "CONDOR_CONFIG" not in tool_environment(tmp_path / "bin")
+
+
 def test_no_password_goes_to_a_tool(condor, fake_tools, monkeypatch):
     monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "secret")
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "secret")

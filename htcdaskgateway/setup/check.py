@@ -198,7 +198,7 @@ async def _collector(condor: Condor) -> Verdict:
     except CondorError as error:
         return _failed("collector", error)
     if done.returncode != 0:
-        return _failed("collector", await condor._failure(done, "the collector cannot be asked"))
+        return _failed("collector", await condor.failure(done, "the collector cannot be asked"))
     return Verdict("collector", True, f"{_last(done.stdout) or 'the collector'} answers")
 
 
@@ -211,11 +211,11 @@ async def schedd_verdict(condor: Condor) -> Verdict:
     try:
         queue = await condor.run("condor_q", *asked, "-totals")
         if queue.returncode != 0:
-            return _failed("schedd", await condor._failure(queue, "the queue cannot be read"))
+            return _failed("schedd", await condor.failure(queue, "the queue cannot be read"))
         # Reading the queue may need no token at all; changing it does.
         ping = await condor.run("condor_ping", "-type", "SCHEDD", *asked, "WRITE")
         if ping.returncode != 0:
-            return _failed("schedd", await condor._failure(ping, "the queue can be read, but no job submitted"))
+            return _failed("schedd", await condor.failure(ping, "the queue can be read, but no job submitted"))
     except CondorError as error:
         return _failed("schedd", error)
     user = _PING.search(ping.stdout)

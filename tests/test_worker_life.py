@@ -146,7 +146,7 @@ def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path)
     marks = tmp_path / "runs"
 
     def run(n, marks=str(marks)):
-        with open(marks, "a") as file:  # noqa: PTH123 - it runs in the worker
+        with open(marks, "a") as file:
             file.write(f"{n}\n")
         return n * 10
 

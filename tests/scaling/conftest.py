@@ -25,7 +25,7 @@ class Runs:
             import time
             import uuid
 
-            with open(f"{folder}/{key}-{uuid.uuid4().hex}", "x"):  # noqa: PTH123 - as short as can be
+            with open(f"{folder}/{key}-{uuid.uuid4().hex}", "x"):
                 pass
             time.sleep(seconds)
             return bytes(size)
@@ -42,10 +42,10 @@ class Runs:
             import time
             import uuid
 
-            with open(f"{folder}/{key}-{uuid.uuid4().hex}", "x"):  # noqa: PTH123
+            with open(f"{folder}/{key}-{uuid.uuid4().hex}", "x"):
                 pass
             for _ in range(1200):
-                if os.path.exists(path):  # noqa: PTH110
+                if os.path.exists(path):
                     break
                 time.sleep(0.1)
             return key

@@ -56,7 +56,7 @@ def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
 ) -> None:
     cluster = new_cluster(cpus=8)  # all that the pool has
     flag = tmp_path / "end"
-    adaptive = cluster.adapt(minimum=0, maximum=51, interval="0.5s")
+    cluster.adapt(minimum=0, maximum=51, interval="0.5s")
     try:
         with cluster.get_client() as client:
             futures = client.map(runs.held_until(flag), range(5000))
@@ -65,8 +65,7 @@ def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
                 what=lambda: f"one worker, 50 idle: {pool.statuses(cluster.name)}",
             )
             assert len(tool_calls.calls_of("condor_submit")) == 1
-            cluster.adapt(minimum=0, maximum=51, interval="1h")
-            adaptive = cluster._adaptive
+            adaptive = cluster.adapt(minimum=0, maximum=51, interval="1h")
             wait_until(lambda: adaptive.state == "running")
             tool_calls.forget()
             began = time.monotonic()
@@ -127,6 +126,12 @@ def test_jobs_that_wait_are_removed_first(
         cluster.adapt(minimum=2, maximum=9, interval="0.2s", wait_count=1)
         wait_until(lambda: pool.statuses(cluster.name) == [2, 2], what=lambda: pool.statuses(cluster.name))
         assert [job["ProcId"] for job in pool.jobs(cluster.name)] == first
+
+        # Work that a worker gets after it was chosen keeps it, and it goes on.
+        names = [job.worker_name for job in cluster.jobs()]
+        link = cluster.fleet.scheduler
+        assert sorted(cluster.gateway.sync(link.retire, names, 10, unoccupied=True)) == sorted(names)
+        assert cluster.gateway.sync(link.counts).htcondor == 2
         flag.touch()
         client.gather(futures)
     assert runs.counts == Counter(range(2))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask.array as da
@@ -15,7 +15,7 @@ import dask.config
 import psutil
 
 from htcdaskgateway import HTCGateway
-from htcdaskgateway.local import LocalSystem
+from htcdaskgateway.local import LocalSystem, PersonalPool, image
 
 DEADLINE = 60.0
 BEGAN = time.monotonic()
@@ -65,11 +65,21 @@ def submissions() -> int:
     return len(set(ids))
 
 
-def first_notebook() -> str:
+def images() -> Iterator[dict[str, str]]:
+    """Make images of this Python environment, and give the keywords of workers in them: both ways, both forms."""
+    say("making an image of this Python environment, as a .sif file (the first time, Apptainer is fetched)")
+    file = str(image.sif())
+    say("in the .sif file, which HTCondor sends and starts:")
+    yield {"container_image": file, "container_runtime": "htcondor", "python": "python"}
+    say("in the same image as a directory, which the worker script starts from its path:")
+    yield {"container_image": str(image.sandbox()), "container_runtime": "apptainer", "python": "python"}
+
+
+def first_notebook(worker: dict[str, str]) -> str:
     """Make a cluster, scale it up and down, compute; leave it running and return its name."""
     gateway = HTCGateway()
     say(f"{gateway!r}: an unmodified server, whose scheduler proxy is at {gateway.proxy_address}")
-    cluster = gateway.new_cluster()
+    cluster = gateway.new_cluster(**worker)
     say(f"a cluster: {cluster!r}")
     client = cluster.get_client()
 
@@ -77,6 +87,11 @@ def first_notebook() -> str:
     cluster.scale(2)
     client.wait_for_workers(2, timeout=DEADLINE)
     say(f"two HTCondor jobs have joined as workers:\n{condor('condor_q', '-nobatch')}")
+    if worker:
+        found = client.run(lambda: os.environ.get("APPTAINER_CONTAINER", "")).values()
+        name = Path(worker["container_image"]).name
+        check({Path(path).name for path in found} == {name}, f"both run in the image {name}")
+        say(f"the versions on all sides:\n{cluster.check_versions()}")
     x = da.random.random((3000, 3000), chunks=(1000, 1000))
     mean = float((x + x.T).mean().compute())
     check(abs(mean - 1) < 0.01, f"the mean of x + x.T, computed on the workers, is {mean:.4f}, about 1")
@@ -126,22 +141,23 @@ def main() -> None:
     """Run the demo, or its second process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connect", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--container", action="store_true", help="run it in a container image, both ways")
     arguments = parser.parse_args()
     if arguments.connect:
         second_notebook(arguments.connect)
         return
     say("starting an HTCondor pool and a dask-gateway server on this machine (the first time, HTCondor is fetched)")
-    with LocalSystem():
+    with LocalSystem(pool=PersonalPool(apptainer=arguments.container)):
         say(f"HTCondor: {condor('condor_version').splitlines()[0]}")
         staging = Path(os.environ["HTCDASK_STAGEDIR"])
-        name = first_notebook()
-        say("a second notebook, in another process:")
-        subprocess.run(
-            [sys.executable, __file__, "--connect", name], env=os.environ, check=True, timeout=3 * DEADLINE
-        )
-        until(lambda: not queue(), "an empty queue")
-        check(not queue(), "the queue is empty")
-        check(not list(staging.rglob("*.pem")), "no credential is left on disk")
+        for worker in images() if arguments.container else [{}]:
+            name = first_notebook(worker)
+            say("a second notebook, in another process:")
+            command = [sys.executable, __file__, "--connect", name]
+            subprocess.run(command, env=os.environ, check=True, timeout=3 * DEADLINE)
+            until(lambda: not queue(), "an empty queue")
+            check(not queue(), "the queue is empty")
+            check(not list(staging.rglob("*.pem")), "no credential is left on disk")
         processes = psutil.Process().children(recursive=True)
     left = [process for process in processes if process.is_running()]
     check(not left, f"none of the {len(processes)} processes of the pool and the server is left")

@@ -250,7 +250,8 @@ class Condor:
         """Return the error that tells why `done` failed."""
         text = f"{done.stderr}\n{done.stdout}"
         kind = next((kind for kind, pattern in _ERRORS if pattern.search(text)), CondorError)
-        if kind is CondorUnreachableError and await self._is_stranger():
+        # condor_rm has no other word for it than "(null)".
+        if kind in (CondorError, CondorUnreachableError) and await self._is_stranger():
             kind = CondorAuthenticationError
         return kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
 

@@ -33,8 +33,9 @@ MAX_FAILURES = 3
 
 REMOTE_FILES = ("worker_start.py", "worker_preload.py")
 """What goes with the job beside its credentials, and runs where this package is not installed."""
+
 LEASE = 600
-"""How long a job whose machine has died counts as running, in seconds; a directive of the user's wins."""
+"""How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
 
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dask.config
 import pytest
@@ -48,8 +49,8 @@ def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
     finally:
         client.kill()
         client.communicate()
-    stage = os.path.join(os.environ["HTCDASK_STAGEDIR"], name)
-    assert os.path.exists(os.path.join(stage, "credentials", "dask.pem"))
+    stage = Path(os.environ["HTCDASK_STAGEDIR"]) / name
+    assert (stage / "credentials" / "dask.pem").exists()
 
     with short_lived.gateway() as gateway:
         wait_until(lambda: not gateway.list_clusters(), what="the idle scheduler ends")
@@ -60,8 +61,8 @@ def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
         assert time.monotonic() - ended < max(WAIT, HELD) + 25  # the schedd looks every 5 s here
         assert sorted(ad["JobStatus"] for ad in pool.history(name))[:1] == [3]
         gateway.new_cluster().shutdown()
-        assert not os.path.exists(os.path.join(stage, "credentials"))
-        assert os.path.isdir(os.path.join(stage, "logs"))  # kept for a while, for whoever asks what happened
+        assert not (stage / "credentials").exists()
+        assert (stage / "logs").is_dir()  # kept for a while, for whoever asks what happened
         with dask.config.set({"htcdaskgateway.keep-staging": "1ms"}):
             gateway.new_cluster().shutdown()
-        assert not os.path.exists(stage)
+        assert not stage.exists()

@@ -102,7 +102,7 @@ def test_staging_directory_that_is_removed_is_a_clear_error_and_harms_no_worker(
 def test_credentials_that_are_gone_are_noticed_before_a_job_is_submitted(tool_calls, new_cluster, pool):
     cluster = new_cluster()
     (cluster.fleet.staging.directory / "credentials" / "dask.pem").unlink()
-    with pytest.raises(StagingError, match=r"dask\.pem"):
+    with pytest.raises(StagingError, match=r"dask\.pem is gone"):
         cluster.scale(1)
     assert not submits(tool_calls)
     assert not pool.jobs(cluster.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import dask.config
 import pytest
@@ -255,7 +256,7 @@ def options(arguments):
 @pytest.mark.core
 def test_the_script_starts_a_worker_whose_name_leads_back_to_the_job(started):
     arguments, environment, words = started(container_runtime="none", python=started.show, cpus=2, memory="2GB")
-    assert arguments[:3] == ["-m", "distributed.cli.dask_worker", "tls://127.0.0.1:8786"]
+    assert arguments[:2] == ["worker_start.py", "tls://127.0.0.1:8786"]
     assert options(arguments) | {"--name": "", "--local-directory": ""} == {
         "--scheduler-sni": "daskgateway-c1",
         "--tls-ca-file": "dask.crt",
@@ -319,11 +320,12 @@ def test_an_image_reaches_apptainer_as_it_is(started, name):
         python="/opt/python",
     )
     at = arguments.index(image)
-    assert arguments[:at] == [
-        *("exec", "--cleanenv", "--bind", "/scratch", "--bind", f"/host/{name}:/inside:ro", "--nv"),
-        *("--pwd", started.scratch, "--bind", started.scratch),
-    ]
-    assert arguments[at + 1 : at + 4] == ["/opt/python", "-m", "distributed.cli.dask_worker"]
+    assert arguments[:2] == ["exec", "--cleanenv"]
+    binds = [value for name, value in pairwise(arguments[:at]) if name == "--bind"]
+    assert binds == [started.scratch, "/scratch", f"/host/{name}:/inside:ro"]
+    assert arguments[at - 1] == "--nv"
+    assert options(arguments[:at])["--pwd"] == started.scratch
+    assert arguments[at + 1 : at + 3] == ["/opt/python", "worker_start.py"]
     assert environment["APPTAINERENV_A"] == name
     assert environment["APPTAINERENV_DASK_GATEWAY_WORKER_NAME"] == "htcondor-17.3-2"
 

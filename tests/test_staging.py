@@ -63,6 +63,7 @@ def test_everything_is_private_whatever_the_umask(root, umask):
         "worker.sub": "0o600",
         "worker.sh": "0o700",
         "worker_preload.py": "0o600",
+        "worker_start.py": "0o600",
         "gateway": "0o600",
     }
 
@@ -82,7 +83,7 @@ def test_credentials_are_private_from_the_moment_they_exist(root, monkeypatch):
         written()
     finally:
         os.umask(before)
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert set(seen.values()) == {0o600}
 
 
@@ -188,6 +189,7 @@ def test_credentials_go_and_the_rest_stays_for_reading(root):
         "worker.sh",
         "worker.sub",
         "worker_preload.py",
+        "worker_start.py",
     ]
     staging.remove_credentials("c1")  # and a second time is nothing
 
@@ -231,10 +233,10 @@ def test_the_sweep_takes_credentials_at_once_and_logs_after_a_time(root):
 
 def test_the_command_of_a_worker_leads_to_the_scheduler_behind_the_proxy(root):
     command = staging.worker_command("c1", WorkerSpec.from_keywords(cpus=3, memory="2GB"), ADDRESS)
-    assert command[3] == "tls://proxy.example.org:8786"
-    options = dict(zip(command[4::2], command[5::2], strict=False))
+    assert command[:3] == ["python", "worker_start.py", "tls://proxy.example.org:8786"]
+    options = dict(zip(command[3::2], command[4::2], strict=False))
     assert options["--scheduler-sni"] == "daskgateway-c1"
     assert (options["--nthreads"], options["--memory-limit"]) == ("3", str(2 * 2**30))
     assert options["--worker-port"] == "10000:10070"
     spec = WorkerSpec.from_keywords(scheduler_proxy="inside:9000")
-    assert staging.worker_command("c1", spec, ADDRESS)[3] == "tls://inside:9000"
+    assert staging.worker_command("c1", spec, ADDRESS)[2] == "tls://inside:9000"

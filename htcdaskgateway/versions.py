@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed.utils import asciitable
-from distributed.versions import get_versions, optional_packages
+from distributed.versions import get_versions
 
 PYTHON = "python"
 _NONE = "-"
+_OPTIONAL = frozenset(["numpy", "pandas", "lz4"])
 # How many workers a table names beside a version that not all of them have.
 _NAMED = 3
 
@@ -51,7 +52,7 @@ class Versions:
 
     def _differ(self, package: str) -> bool:
         found = {side.get(package) for side in (self.client, *self.workers.values())}
-        if package in optional_packages:
+        if package in _OPTIONAL:
             # The scheduler does not need it, and a side that lacks it may never be asked for it.
             return len(found - {None}) > 1
         found.add(self.scheduler.get(package))

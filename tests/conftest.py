@@ -29,6 +29,7 @@ for _name in [name for name in os.environ if name.startswith(("DASK_", "HTCDASK"
     del os.environ[_name]
 
 import dask.config  # noqa: E402
+import dask_gateway  # noqa: E402, F401 - its defaults have to be there before a test puts the configuration back
 import pytest  # noqa: E402
 from support import Pool, Tools, wait_until  # noqa: E402
 

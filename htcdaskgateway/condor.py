@@ -32,7 +32,7 @@ from .errors import (
 logger = logging.getLogger(__name__)
 
 # Secrets of the gateway that no tool of HTCondor needs, lest a site's `getenv` puts them into a job.
-_NOT_FOR_TOOLS = ("DASK_GATEWAY_PASSWORD", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+_NOT_FOR_TOOLS = re.compile(r"DASK_GATEWAY_PASSWORD|DASK_GATEWAY__AUTH__.*|JUPYTERHUB_.*TOKEN|JPY_API_TOKEN", re.I)
 
 # How long a killed tool may take to be gone, in seconds.
 _KILL_TIMEOUT = 5.0
@@ -117,7 +117,7 @@ def tool_environment(bin_dir: Path) -> dict[str, str]:
     A notebook's kernel has no ``CONDOR_CONFIG``: conda's htcondor sets it in its activate script only. So where
     the tools lie in a conda environment and nothing else is said, that environment's configuration is used.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_TOOLS}
+    environment = {name: value for name, value in os.environ.items() if not _NOT_FOR_TOOLS.fullmatch(name)}
     conda = bin_dir.parent
     configuration = conda / "etc" / "condor" / "condor_config"
     if "CONDOR_CONFIG" not in environment and (conda / "conda-meta").is_dir() and configuration.is_file():

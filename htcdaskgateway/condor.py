@@ -32,7 +32,7 @@ from .errors import (
 logger = logging.getLogger(__name__)
 
 # Secrets of the gateway that no tool of HTCondor needs, lest a site's `getenv` puts them into a job.
-_NOT_FOR_TOOLS = ("DASK_GATEWAY_PASSWORD", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+_NOT_FOR_TOOLS = re.compile(r"DASK_GATEWAY_PASSWORD|DASK_GATEWAY__AUTH__.*|JUPYTERHUB_.*TOKEN|JPY_API_TOKEN", re.I)
 
 # How long a killed tool may take to be gone, in seconds.
 _KILL_TIMEOUT = 5.0
@@ -125,7 +125,7 @@ def tool_environment(bin_dir: Path) -> dict[str, str]:
     user's own ``~/.condor/user_config`` HTCondor reads beside a configuration of the machine only (HTCondor's
     manual, *Ordered Evaluation to Set the Configuration*); where there is none, it is named to the tools here.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_TOOLS}
+    environment = {name: value for name, value in os.environ.items() if not _NOT_FOR_TOOLS.fullmatch(name)}
     if "CONDOR_CONFIG" not in environment:
         conda = bin_dir.parent
         in_conda = conda / "etc" / "condor" / "condor_config"

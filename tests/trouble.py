@@ -93,8 +93,8 @@ class Trouble:
         """Return the process ids of a cluster's workers by the workers' names."""
         found = {}
         for pid, command, environment in processes():
-            if "distributed.cli.dask_worker" in command and f"CLUSTER_NAME={cluster}".encode() in environment:
-                words = command.split()
+            words = command.split()
+            if "--scheduler-sni" in words and f"CLUSTER_NAME={cluster}".encode() in environment:
                 found[words[words.index("--name") + 1]] = pid
         return found
 

@@ -20,11 +20,9 @@ from . import config
 from .errors import ConfigError, HTCDaskGatewayError, SchedulerError
 from .fleet import Fleet
 from .jobs import JobId
+from .scheduler import ADAPTIVE
 
 logger = logging.getLogger(__name__)
-
-NOTE = "adaptive"
-"""The note at the scheduler that says who adapts the cluster, and within which bounds."""
 
 
 # How long at most until the next try after a failure, in seconds.
@@ -199,7 +197,7 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
     async def _take_charge(self) -> FleetAdaptive:
         """Note at the scheduler that this is the one that adapts the cluster; any other one stops then."""
         if not self._in_charge:
-            await self._link.note(**{NOTE: {"id": self._id, "minimum": self.minimum, "maximum": self.maximum}})
+            await self._link.note(**{ADAPTIVE: {"id": self._id, "minimum": self.minimum, "maximum": self.maximum}})
             self._in_charge = True
         return self
 
@@ -248,13 +246,13 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
             return
         try:
             if await self._is_noted():
-                await self._link.note(**{NOTE: None})
+                await self._link.note(**{ADAPTIVE: None})
         except SchedulerError as error:
             logger.info("the end of adaptive scaling could not be noted: %s", error)
 
     async def _is_noted(self) -> bool:
         """Tell whether this is still the one that adapts the cluster."""
-        noted = await self._link.noted(NOTE)
+        noted = await self._link.noted(ADAPTIVE)
         return bool(noted) and noted["id"] == self._id
 
     async def target(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_gateway import Gateway, GatewayCluster
 
-from . import adaptive, config, containers, display, logs, staging
+from . import config, containers, display, logs, staging
 from .condor import Condor
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
@@ -19,11 +19,12 @@ from .fleet import Fleet, cluster_constraint, remove_jobs
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
 from .jobs import WorkerJobs
 from .logs import WorkerLogs
-from .scheduler import SchedulerLink
+from .scheduler import ADAPTIVE, SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
 from .versions import Announcing, VersionMismatchWarning, Versions, compare
 
 if TYPE_CHECKING:
+    from .adaptive import FleetAdaptive
     from .widget import ClusterWidget
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         config.load_dotenv()
         self.status = "created"
         self._fleet: Fleet | None = None
-        self._adaptive: adaptive.FleetAdaptive | None = None
+        self._adaptive: FleetAdaptive | None = None
         self._view: ClusterWidget | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._fresh = name is None
@@ -378,9 +379,11 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             new.stop(reason="it could not begin")
             raise
 
-    def _start_adapting(self, minimum: Any, maximum: Any, **settings: Any) -> adaptive.FleetAdaptive:
-        bounds = adaptive.Bounds.of(minimum, maximum)
-        new = adaptive.FleetAdaptive(self.fleet, self.loop, bounds, **adaptive.check_settings(settings))
+    def _start_adapting(self, minimum: Any, maximum: Any, **settings: Any) -> FleetAdaptive:
+        from .adaptive import Bounds, FleetAdaptive, check_settings
+
+        bounds = Bounds.of(minimum, maximum)
+        new = FleetAdaptive(self.fleet, self.loop, bounds, **check_settings(settings))
         if self._adaptive is not None:
             self._adaptive.stop(reason="adapt() is called again")
         self._adaptive = new
@@ -391,7 +394,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         own, self._adaptive = self._adaptive, None
         if own is not None:
             await own.end(reason)
-        await self.fleet.scheduler.note(**{adaptive.NOTE: None})
+        await self.fleet.scheduler.note(**{ADAPTIVE: None})
 
     def wait_for_workers(self, n: int, timeout: float | str | None = None) -> Any:
         """Wait until the cluster has `n` workers, and show how it goes meanwhile.

@@ -17,6 +17,9 @@ from .remote import scheduler_plugin
 
 _NOTE = "htcdaskgateway"
 
+ADAPTIVE = "adaptive"
+"""The note that says who adapts the cluster, and within which bounds."""
+
 
 class WorkerCounts(NamedTuple):
     """How many workers a scheduler has.

@@ -10,13 +10,12 @@ import warnings
 from dask_gateway.client import GatewayWarning
 
 from . import config
-from .adaptive import NOTE
 from .errors import CondorError, WaitError, WaitTimeoutError
 from .explain import explain
 from .fleet import Fleet
 from .jobs import SPOOLING, JobStatus, WorkerJobs
 from .progress import progress
-from .scheduler import WorkerCounts
+from .scheduler import ADAPTIVE, WorkerCounts
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class _Watch:
 
     async def _warn_of_few(self, missing: int) -> None:
         """Say once that there are too few jobs; as dask does, wait all the same: others may scale the cluster."""
-        adaptive = await self.fleet.scheduler.noted(NOTE)
+        adaptive = await self.fleet.scheduler.noted(ADAPTIVE)
         if adaptive and adaptive["maximum"] >= missing:
             return
         # What was seen may be older than another client's scale().

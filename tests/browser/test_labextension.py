@@ -28,7 +28,6 @@ def test_the_sidebar_makes_scales_and_shuts_down_a_cluster(lab: Any, gateway: An
         lab.picture("labextension")
 
         lab.click(f"{SIDEBAR} button", "SHUTDOWN")
-        lab.press(".jp-Dialog .jp-mod-accept")
         wait_until(lambda: not pool.jobs(report.name) and not gateway.list_clusters(), what="all is gone")
         lab.until(f"return !document.querySelector('{SIDEBAR}').innerText.includes('Number of Workers')")
     finally:

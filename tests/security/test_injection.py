@@ -1,0 +1,270 @@
+"""Whatever a value holds, it stays one value: HTCondor's own tools and a real shell read it back, or it is refused.
+
+Each example is a handful of texts, so that one call of a tool reads back many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from htcdaskgateway import WorkerSpec, condor, staging, templating
+from htcdaskgateway.condor import Condor, quote_classad
+from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.setup import condor_config
+from htcdaskgateway.setup import settings as setup_settings
+
+ADDRESS = "gateway://127.0.0.1:8786/c1"
+EXAMPLES = settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink an example takes hundreds of processes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# What means something to a submit description, a configuration, a ClassAd or a shell, among arbitrary text.
+PIECES = [
+    "$(", "$$(", "$$([", ")", "$(DOLLAR)", "$ENV(HOME)", "$HOME", "${x}", "`id`", "$(id)", "\\", "\\\\", '"', "'",
+    '""', "\n", "\r", "\0", "\nqueue 5", "\\\nqueue 5", "\nMy.Evil = 1", ",", ";", "&", "|", ">", "<", "#", "=",
+    " = ", "*", "?", "~", "!", "%", "@", ":", "/", "../", " ", "  ", "\t", "\x7f", "\x85", "\u2028", "\ud800", "é",
+    "-", "--", "if", "include : /etc/passwd |", "@=end", "TRUE", "||", "&&", "=?=", "(", "[", "]", "{", "}",
+    "queue", "+", "My.", "\\n", "\\x41",
+]  # fmt: skip
+text = st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=8).map("".join)
+texts = st.lists(text, min_size=1, max_size=8)
+
+
+def allowed(make, *values):
+    """Return those of `values` from which something can be made; the others were refused with a clear error."""
+    fine, refusals = [], []
+    for value in values:
+        try:
+            make(value)
+        except ConfigError as error:
+            refusals.append(str(error))
+        else:
+            fine.append(value)
+    assert all(refusals)
+    return fine
+
+
+def spec(**keywords):
+    plain = {"cpus": 1, "memory": "1GB", "container_runtime": "none", "container_image": None}
+    return WorkerSpec.from_keywords(**{**plain, **keywords})
+
+
+@pytest.fixture
+def read_back(tmp_path, pool):
+    """Let condor_submit make an ad of a submit description, and condor_q print it as JSON."""
+
+    def read(description: str):
+        (tmp_path / "some.sub").write_text(description, encoding="utf-8")
+        (tmp_path / "worker.sh").write_text("#!/bin/sh\n")
+        # Anything but these arguments would be a queue line of the description's own.
+        pool.run("condor_submit", "-dry-run", "some.ad", "some.sub", "-queue", 1, cwd=tmp_path)
+        ads = pool.ads("-jobads", str(tmp_path / "some.ad"))
+        assert len(ads) == 1
+        return ads[0]
+
+    return read
+
+
+@given(texts)
+@EXAMPLES
+def test_text_in_a_submit_description_is_read_back_by_condor_submit(read_back, values):
+    def quoted(value):
+        return templating.quote_submit(quote_classad(value))
+
+    fine = [value for value in allowed(quoted, *values) if value.isprintable()]
+    lines = [f"My.Probe{number} = {quoted(value)}" for number, value in enumerate(fine)]
+    ad = read_back("\n".join(["executable = /bin/true", "universe = vanilla", *lines, ""]))
+    assert [ad[f"Probe{number}"] for number in range(len(fine))] == fine
+    assert "Evil" not in ad
+
+
+@given(text, text, text)
+@EXAMPLES
+def test_a_workers_values_reach_the_job_as_they_are_or_are_refused(read_back, stage, image, directory, group):
+    keywords = {
+        "container_runtime": "htcondor",
+        "container_image": f"/images/{image}.sif",
+        "log_directory": f"/tmp/{directory}",
+        "job_extra_directives": {"My.Group": quote_classad(group)},
+    }
+    fine = {}
+    for name, value in keywords.items():
+        try:
+            candidate = spec(**{**fine, name: value, "container_runtime": "htcondor"})
+            staging.Staging("c1", candidate).rendered(ADDRESS)
+        except ConfigError:
+            continue
+        fine[name] = value
+    rendered = staging.Staging("c1", spec(**{"container_runtime": "htcondor", **fine})).rendered(ADDRESS)
+    description = rendered["worker.sub"]
+    # The values are the only lines that differ from those of a worker without them.
+    ad = read_back(re.sub(r"(?m)^transfer_input_files = .*$", "", description))
+    assert ad["HTCDaskGatewayCluster"] == "c1"
+    assert ad["JobUniverse"] == 5
+    assert "Evil" not in ad
+    assert "dask.pem" in ad["EncryptInputFiles"]
+    if "container_image" in fine:
+        # HTCondor sends the file, so that the job knows it by the last part of its path.
+        assert ad["ContainerImage"] in (fine["container_image"], Path(fine["container_image"]).name)
+    if "log_directory" in fine:
+        assert Path(ad["UserLog"]).parts[-2:] == ("c1", "condor.log")
+
+
+@given(st.lists(text, min_size=1, max_size=8), st.lists(text, max_size=8))
+@EXAMPLES
+def test_text_in_the_workers_script_is_read_back_by_a_shell(tmp_path, stage, values, arguments):
+    show = tmp_path / "show"
+    if not show.exists():
+        show.write_text(
+            f"#!{sys.executable}\nimport json, os, sys\n"
+            "print(json.dumps([[os.fsdecode(a) for a in map(os.fsencode, sys.argv[1:])], dict(os.environ)]))\n"
+        )
+        show.chmod(stat.S_IRWXU)
+    values = allowed(lambda value: spec(environment={"V": value}), *values)
+    arguments = allowed(lambda value: spec(worker_extra_args=[value]), *arguments)
+    made = staging.Staging(
+        "c1",
+        spec(
+            environment={f"V{number}": value for number, value in enumerate(values)},
+            worker_extra_args=arguments,
+            python=str(show),
+        ),
+    )
+    script = made.rendered(ADDRESS)["worker.sh"]
+    (tmp_path / ".job.ad").write_text("ClusterId = 1\nProcId = 0\nNumShadowStarts = 1\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        env={"LC_ALL": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    words, environment = json.loads(done.stdout.splitlines()[-1])
+    assert [environment[f"V{number}"] for number in range(len(values))] == values
+    assert words[len(words) - len(arguments) :] == arguments
+
+
+@given(texts)
+@EXAMPLES
+def test_text_in_a_constraint_is_compared_as_it_is(tmp_path, pool, values):
+    values = [value for value in values if not set(value) & set("\0\n\r") and "\ud800" not in value]
+    ad = "".join(f"Probe{number} = {quote_classad(value)}\n" for number, value in enumerate(values))
+    (tmp_path / "some.ad").write_text(f"ClusterId = 1\nProcId = 0\nJobStatus = 2\n{ad}\n", encoding="utf-8")
+    equal = " && ".join(
+        [f"Probe{number} =?= {quote_classad(value)}" for number, value in enumerate(values)] or ["true"]
+    )
+    other = " || ".join(
+        [f"Probe{number} =?= {quote_classad(value + 'x')}" for number, value in enumerate(values)] or ["false"]
+    )
+    for constraint, count in ((equal, 1), (other, 0)):
+        found = pool.ads("-jobads", str(tmp_path / "some.ad"), "-constraint", constraint)
+        assert len(found) == count
+
+
+@given(
+    st.dictionaries(st.sampled_from(["schedd", "collector", "trust-domain", "uid-domain"]), text, max_size=4), texts
+)
+@EXAMPLES
+def test_text_in_a_condor_configuration_is_read_back_by_condor_config_val(tmp_path, pool, names, values):
+    def render(values):
+        return condor_config.render(setup_settings.load(values))
+
+    fine = {}
+    for name, value in names.items():
+        try:
+            render({**fine, name: value})
+        except ConfigError:
+            continue
+        fine[name] = value
+    block = render(fine)
+    own = {}
+    for number, value in enumerate(values):
+        try:
+            own[f"PROBE_{number}"] = templating.quote_submit(value)
+        except ConfigError:
+            continue
+    configuration = tmp_path / "condor_config"
+    probes = "".join(f"{name} = {value}\n" for name, value in own.items() if "\ud800" not in value)
+    configuration.write_text(
+        f"RELEASE_DIR = /usr\nLOCAL_DIR = /tmp\n{block}{probes}LAST = here\n", encoding="utf-8"
+    )
+    done = subprocess.run(
+        [str(pool.bin / "condor_config_val"), "-dump", "-expand"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=dict(os.environ, CONDOR_CONFIG=str(configuration)),
+    )
+    assert done.returncode == 0, done.stderr
+    dumped = dict(line.split(" = ", 1) for line in done.stdout.splitlines() if " = " in line)
+    assert dumped["LAST"] == "here"
+    assert "Evil" not in dumped
+    for name, variable in (
+        ("schedd", "SCHEDD_HOST"),
+        ("trust-domain", "TRUST_DOMAIN"),
+        ("uid-domain", "UID_DOMAIN"),
+    ):
+        if fine.get(name):
+            assert dumped[variable] == fine[name]
+
+
+@given(text)
+@settings(max_examples=300, deadline=None)
+def test_name_of_a_cluster_stays_in_its_directory_and_means_nothing_to_anyone(name):
+    try:
+        staging.check_cluster_name(name)
+    except ConfigError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
+    assert (staging.staging_root() / name).resolve().parent == staging.staging_root().resolve()
+    assert templating.quote_submit(name) == name
+    assert quote_classad(name) == f'"{name}"'
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../evil", "a/b", "/etc", ".", "", "a\n", "a b", "$(x)", 'a"', "-rf", "é", "a" * 200]
+)
+def test_name_of_a_cluster_that_could_mean_more_is_refused_everywhere(fake_tools, gateway, tmp_path, name):
+    for call in (gateway.connect, gateway.stop_cluster, staging.remove_credentials, staging.sweep):
+        with pytest.raises(ConfigError, match="not the name of"):
+            call(name)
+    with pytest.raises(ConfigError, match="not the name of"):
+        staging.Staging(name, spec())
+    assert not fake_tools.calls
+
+
+@given(st.lists(text.filter(lambda value: "\0" not in value and "\ud800" not in value), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_arguments_of_a_tool_reach_it_as_they_are(tmp_path_factory, arguments):
+    directory = tmp_path_factory.mktemp("tools")
+    tool = directory / "condor_q"
+    tool.write_text("#!/bin/sh\n[ $# -eq 0 ] || printf '%s\\0' \"$@\"\n")
+    tool.chmod(stat.S_IRWXU)
+    done = asyncio.run(Condor(directory, timeout=30).run("condor_q", *arguments))
+    # Bytes, as the tool got them: line ends are part of the text.
+    assert done.stdout.split("\0")[:-1] == arguments
+
+
+def test_only_one_module_starts_processes_and_none_uses_a_shell():
+    package = Path(condor.__file__).parent
+    for path in package.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert "shell=True" not in source
+        assert not re.search(r"os\.(system|popen)|create_subprocess_shell", source)

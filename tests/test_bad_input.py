@@ -57,7 +57,7 @@ class TestBeforeAnythingIsAsked:
     @pytest.mark.parametrize("name", ["a,b.sif", "a$$(x).sif", "a$(DOLLAR).sif", "x\\"])
     def test_an_image_that_htcondor_would_read_otherwise(self, gateway, tmp_path, name):
         image = tmp_path / name
-        image.write_text("")
+        image.write_text("an image")
         keywords = {"container_image": str(image), "container_runtime": "htcondor"}
         refused(gateway, errors.ConfigError, repr(str(image)), **keywords)
 

@@ -10,8 +10,6 @@ import pytest
 
 from htcdaskgateway import errors
 
-pytestmark = pytest.mark.core
-
 
 @pytest.fixture
 def nothing_happens(gateway, pool):
@@ -56,9 +54,16 @@ class TestBeforeAnythingIsAsked:
         keywords = {"container_image": image, "container_runtime": "htcondor"}
         refused(gateway, errors.ConfigError, "container_image", "line break", **keywords)
 
-    @pytest.mark.parametrize("image", ["/a,b.sif", "/a$$(x).sif", "/a$(DOLLAR).sif", "/x\\"])
-    def test_an_image_that_htcondor_would_read_otherwise(self, gateway, image):
-        refused(gateway, errors.ConfigError, repr(image), container_image=image, container_runtime="htcondor")
+    @pytest.mark.parametrize("name", ["a,b.sif", "a$$(x).sif", "a$(DOLLAR).sif", "x\\"])
+    def test_an_image_that_htcondor_would_read_otherwise(self, gateway, tmp_path, name):
+        image = tmp_path / name
+        image.write_text("an image")
+        keywords = {"container_image": str(image), "container_runtime": "htcondor"}
+        refused(gateway, errors.ConfigError, repr(str(image)), **keywords)
+
+    def test_an_image_that_is_not_there(self, gateway, tmp_path):
+        keywords = {"container_image": str(tmp_path / "x.sif"), "container_runtime": "htcondor"}
+        refused(gateway, errors.HTCDaskGatewayError, str(tmp_path / "x.sif"), "does not exist", **keywords)
 
     def test_a_runtime_that_is_none(self, gateway):
         refused(gateway, errors.ConfigError, "container_runtime='docker'", "apptainer", container_runtime="docker")

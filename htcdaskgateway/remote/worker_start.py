@@ -32,7 +32,8 @@ def start() -> int:
             "client's versions, have to be installed there.\n"
         )
         return CANNOT
-    versions = f"dask {dask.__version__}, distributed {distributed.__version__}, msgpack {msgpack.version}"
+    of_msgpack = ".".join(map(str, msgpack.version))
+    versions = f"dask {dask.__version__}, distributed {distributed.__version__}, msgpack {of_msgpack}"
     sys.stderr.write(f"{where()} has {versions}\n")
     main(prog_name="dask worker")
     return 0

@@ -10,7 +10,7 @@ TOP = Path(__file__).parent.parent
 PAGE = TOP / "docs" / "promises.md"
 
 
-def tests_in(path: Path) -> set[str]:
+def defined_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -21,7 +21,7 @@ def named() -> set[tuple[str, str]]:
 
 def test_every_test_that_keeps_a_promise_exists() -> None:
     assert len(named()) > 30
-    assert not {(file, test) for file, test in named() if test not in tests_in(TOP / file)}
+    assert not {(file, test) for file, test in named() if test not in defined_in(TOP / file)}
 
 
 def test_every_row_of_promises_names_a_test() -> None:
@@ -32,6 +32,6 @@ def test_every_row_of_promises_names_a_test() -> None:
 
 def test_every_test_of_a_fault_keeps_a_promise() -> None:
     existing = {
-        (f"tests/faults/{p.name}", test) for p in (TOP / "tests/faults").glob("test_*.py") for test in tests_in(p)
+        (f"tests/faults/{p.name}", test) for p in (TOP / "tests/faults").glob("test_*.py") for test in defined_in(p)
     }
     assert existing <= named()

@@ -162,7 +162,7 @@ def soak(system: LocalSystem, minutes: float, chance: random.Random) -> None:
                 scalings += 1
                 if n == 0:  # a computation needs somebody
                     insist(chance.randint(1, MOST), cluster)
-                next_scaling = time.monotonic() + 60 * minutes / SCALINGS
+                next_scaling += 60 * minutes / SCALINGS
             time.sleep(0.2)
         say(f"{scalings} scalings, {whole} computations whole, faults: {dict(sorted(made.items()))}")
         insist(3, cluster)
@@ -176,7 +176,7 @@ def soak(system: LocalSystem, minutes: float, chance: random.Random) -> None:
         wait_until(lambda: not trouble.pool.ads(), PATIENCE, lambda: f"no job is left: {trouble.pool.ads()}")
         wait_until(lambda: not trouble.workers(name), PATIENCE, "no worker is left")
         wait_until(lambda: not trouble.scheduler(name), PATIENCE, "no scheduler is left")
-        credentials = list(stage.rglob("*.pem")) + list(system.pool.directory.rglob("*.pem"))  # type: ignore[union-attr]
+        credentials = list(stage.rglob("dask.pem")) + list(system.pool.directory.rglob("dask.pem"))  # type: ignore[union-attr]
         check(not credentials, f"no credential is left: {credentials}")
         for what, old in before.items():
             wait_until(

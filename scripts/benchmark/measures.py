@@ -234,7 +234,9 @@ def worker_start(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
             for file in ("dask.crt", "dask.pem"):
                 (scratch / file).write_bytes((staged / "credentials" / file).read_bytes())
             environment = {"PATH": "/usr/bin:/bin", "HOME": str(scratch)}
-            process = subprocess.Popen(command, cwd=scratch, env=environment, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, cwd=scratch, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             wait_joined(client, 1)
             # Not ru_maxrss: that counts the memory of the process that forked it, too.
             peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())

@@ -190,7 +190,7 @@ def ready(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
                 "bare",
                 lambda n=n: ours(n),
                 lambda n=n: by_hand(n),
-                rounds=3 if quick else 12,
+                rounds=3 if quick else 10,
                 goal=1.05,
             )
             yield pairs(
@@ -198,7 +198,7 @@ def ready(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
                 "dask-jobqueue (no TLS)",
                 lambda n=n: ours(n),
                 lambda n=n: jobqueue_ready(n),
-                rounds=2 if quick else 10,
+                rounds=2 if quick else 10 if n == 1 else 5,
                 goal=1,
             )
     cluster.shutdown()

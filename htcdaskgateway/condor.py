@@ -7,6 +7,7 @@ measured on HTCondor 23.9 and 25.14; ``docs/htcondor.md`` has the list.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import json
 import logging
@@ -14,10 +15,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from . import config
 from .errors import (
@@ -43,6 +44,9 @@ _MACHINE_CONFIGS = (
     "~condor/condor_config",
 )
 
+# How much of a tool's output is worked on at a time, in bytes: some 200 ads, which take two milliseconds.
+_PIECE = 2**15
+
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
     (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
     (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
@@ -59,10 +63,14 @@ _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
 _NO_MATCH = re.compile(
     r"Couldn't find/(?:remove|hold|release)|Job \d+\.\d+ not found|There are no jobs in the queue"
 )
-_ARRAY = re.compile(r"^\[\s*[{\]]", re.M)
+_ARRAY = re.compile(r"^\[(?=\s*[{\]])", re.M)
+_SEPARATOR = re.compile(r"[\s,]*")
 _TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
 _QUERY_ATTEMPTS = 3
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -193,7 +201,12 @@ class Condor:
         return name + (["-pool", self.pool] if self.pool else [])
 
     async def run(
-        self, tool: str, *arguments: str, cwd: Path | None = None, timeout: float | None = None
+        self,
+        tool: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        timeout: float | None = None,
+        take: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run `tool` to its end, whatever its exit code.
 
@@ -207,6 +220,8 @@ class Condor:
             The directory to run it in.
         timeout : float, optional
             The time limit in seconds, if other than this object's.
+        take : callable, optional
+            Called with each piece of the output as it comes.
 
         Raises
         ------
@@ -231,7 +246,7 @@ class Condor:
         except OSError as error:
             raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
         try:
-            stdout, stderr = await asyncio.wait_for(process.communicate(), limit)
+            stdout, stderr = await asyncio.wait_for(_communicate(process, take), limit)
         except BaseException as error:  # timed out or cancelled
             # The whole session: a tool may be a site's wrapper script, and leave behind who holds its output.
             with contextlib.suppress(ProcessLookupError):
@@ -242,9 +257,7 @@ class Condor:
                 raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
             raise
         assert process.returncode is not None  # noqa: S101 - for the type checker: communicate() waited
-        return Completed(
-            command, process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
-        )
+        return Completed(command, process.returncode, stdout, stderr)
 
     async def failure(self, done: Completed, message: str) -> CondorError:
         """Return the error that tells why `done` failed."""
@@ -313,7 +326,9 @@ class Condor:
         # Without late materialization -terse prints one range for all that one submit queued.
         return int(ranges[0][0]), sum(int(last) - int(first) + 1 for _, first, _, last in ranges)
 
-    async def query(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Any]]:
+    async def query(
+        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], T] = dict
+    ) -> list[T]:
         """Return the ads of the user's jobs that fulfil `constraint`.
 
         Parameters
@@ -322,11 +337,13 @@ class Condor:
             A ClassAd expression.
         attributes : sequence of str
             The attributes to ask for. One that a job does not have is left out of its ad.
+        make : callable, optional
+            What to make of each ad, while the next ones come.
 
         Returns
         -------
-        list of dict
-            An ad a job; empty only when HTCondor says that there is no such job.
+        list
+            A dict a job, or what `make` made of it; empty only when HTCondor says that there is no such job.
 
         Raises
         ------
@@ -335,12 +352,12 @@ class Condor:
         """
         asked = [*self._address(), "-constraint", constraint]
         for _ in range(_QUERY_ATTEMPTS):
-            done = await self.run("condor_q", *asked, "-json", "-attributes", ",".join(attributes))
+            ads = _Ads(make)
+            done = await self.run("condor_q", *asked, "-json", "-attributes", ",".join(attributes), take=ads.take)
             if done.returncode != 0:
                 raise await self.failure(done, "the queue could not be read")
-            ads = _json_array(done.stdout)
-            if ads is not None:
-                return ads
+            if ads.complete:
+                return ads.made
             if _ARRAY.search(done.stdout):
                 break
             # No match prints nothing, and so does a broken tool: ask again in a form that always answers.
@@ -470,15 +487,69 @@ class Condor:
             raise await self.failure(done, "the output of the spooled jobs could not be fetched")
 
 
-def _json_array(text: str) -> list[dict[str, Any]] | None:
-    """Return the array of ads in `text`, or None; a line before or after it is somebody's banner."""
-    found = _ARRAY.search(text)
-    if not found:
-        return None
+class _Ads(Generic[T]):
+    """The array of ads that condor_q prints, decoded as it comes; a line before or after it is somebody's banner.
+
+    Thousands of ads decoded at once would hold up everything else on the event loop.
+
+    Attributes
+    ----------
+    made : list
+        What `make` made of each ad so far.
+    complete : bool
+        Whether the array has come to its end.
+    """
+
+    def __init__(self, make: Callable[[Mapping[str, Any]], T]) -> None:
+        self.made: list[T] = []
+        self.complete = False
+        self._make = make
+        self._decode = json.JSONDecoder().raw_decode
+        self._begun = self._over = False
+        self._rest = ""
+
+    def take(self, piece: str) -> None:
+        """Decode what `piece` completes."""
+        text, at = self._rest + piece, 0
+        if not self._begun and (found := _ARRAY.search(text)):
+            self._begun, at = True, found.end()
+        while self._begun and not self._over:
+            at = _SEPARATOR.match(text, at).end()  # type: ignore[union-attr] - matches nothing, too
+            if text.startswith("]", at):
+                self.complete = self._over = True
+                break
+            try:
+                ad, at = self._decode(text, at)
+            except ValueError:  # the rest of it is still to come
+                break
+            if not isinstance(ad, Mapping):
+                self._over = True
+                break
+            self.made.append(self._make(ad))
+        self._rest = text[at:]
+
+
+async def _communicate(
+    process: asyncio.subprocess.Process, take: Callable[[str], None] | None
+) -> tuple[str, str]:
+    """Return what a tool has written when it has ended: its output and its errors."""
+    stderr = asyncio.ensure_future(_read(process.stderr))
     try:
-        ads, _ = json.JSONDecoder().raw_decode(text, found.start())
-    except ValueError:
-        return None
-    if not all(isinstance(ad, Mapping) for ad in ads):
-        return None
-    return [dict(ad) for ad in ads]
+        stdout = await _read(process.stdout, take)
+        await process.wait()
+        return stdout, await stderr
+    finally:
+        stderr.cancel()
+
+
+async def _read(stream: asyncio.StreamReader | None, take: Callable[[str], None] | None = None) -> str:
+    """Read what a tool writes to its end, and let the event loop go on between the pieces."""
+    assert stream is not None  # noqa: S101 - for the type checker: it is a pipe
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = []
+    while data := await stream.read(_PIECE):
+        pieces.append(decoder.decode(data))
+        if take is not None:
+            take(pieces[-1])
+            await asyncio.sleep(0)
+    return "".join(pieces) + decoder.decode(b"", final=True)

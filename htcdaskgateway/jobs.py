@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from .errors import CondorError
 
@@ -54,8 +56,7 @@ LIVE = frozenset({JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD, JobStatus.S
 """The states in which a job is, or can become, a worker again."""
 
 
-@dataclass(frozen=True, order=True)
-class JobId:
+class JobId(NamedTuple):
     """The id of a job: ``ClusterId.ProcId``."""
 
     cluster: int
@@ -71,7 +72,7 @@ class JobId:
         return cls(int(match[1]), int(match[2])) if match else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WorkerJob:
     """One worker job.
 
@@ -108,7 +109,23 @@ class WorkerJob:
 
     @classmethod
     def from_ad(cls, ad: Mapping[str, Any]) -> WorkerJob:
-        """Return the job that `ad` describes."""
+        """Return the job that `ad` describes.
+
+        Raises
+        ------
+        CondorError
+            It does not describe a job.
+        """
+        try:
+            return cls._from_ad(ad)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CondorError(
+                f"condor_q described a job in a way that cannot be read: {type(error).__name__}: {error}",
+                hint="is condor_q a wrapper script of your site? Run it with -json by hand and look",
+            ) from error
+
+    @classmethod
+    def _from_ad(cls, ad: Mapping[str, Any]) -> WorkerJob:
         held = ad["JobStatus"] == JobStatus.HELD
         host = ad.get("RemoteHost")
         return cls(
@@ -142,20 +159,13 @@ class WorkerJobs(list[WorkerJob]):
 
     @classmethod
     def from_ads(cls, ads: Iterable[Mapping[str, Any]]) -> WorkerJobs:
-        """Return the jobs that `ads` describe.
+        """Return the jobs that `ads` describe; raises as `WorkerJob.from_ad` does."""
+        return cls.ordered(map(WorkerJob.from_ad, ads))
 
-        Raises
-        ------
-        CondorError
-            They do not describe jobs.
-        """
-        try:
-            return cls(sorted((WorkerJob.from_ad(ad) for ad in ads), key=lambda job: job.id))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CondorError(
-                f"condor_q described a job in a way that cannot be read: {type(error).__name__}: {error}",
-                hint="is condor_q a wrapper script of your site? Run it with -json by hand and look",
-            ) from error
+    @classmethod
+    def ordered(cls, jobs: Iterable[WorkerJob]) -> WorkerJobs:
+        """Return these jobs in the order of their ids."""
+        return cls(sorted(jobs, key=attrgetter("id")))
 
     @property
     def live(self) -> WorkerJobs:
@@ -169,7 +179,8 @@ class WorkerJobs(list[WorkerJob]):
     def summary(self) -> str:
         """Return how many jobs run, wait and are held, in words."""
         counts = ((JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held"))
-        return ", ".join(f"{len(self.having(status))} {word}" for status, word in counts)
+        having = Counter(job.status for job in self)
+        return ", ".join(f"{having[status]} {word}" for status, word in counts)
 
     def __str__(self) -> str:
         from .display import jobs_text

@@ -20,7 +20,7 @@ from .scheduler import ADAPTIVE, WorkerCounts
 logger = logging.getLogger(__name__)
 
 # How often the scheduler is asked who has joined, in seconds; the schedd is asked as everywhere.
-_PAUSE = 0.5
+_PAUSE = 0.2
 # How long after an analysis of the idle jobs by HTCondor the next is made, in seconds.
 _ANALYZE_AGAIN = 60.0
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import dask.config
 
@@ -33,11 +35,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, smaller numbers")
     parser.add_argument("--only", action="append", choices=MEASURES, help="just this measurement; can be repeated")
     parser.add_argument(
-        "--output", type=Path, help=f"where to write the figures (a whole run: {TABLE.name} in docs/)"
+        "--output", type=Path, help=f"where to write the figures (unless --quick: {TABLE.name} in docs/)"
     )
     arguments = parser.parse_args()
-    output = arguments.output or (None if arguments.quick or arguments.only else TABLE)
-    results = []
+    output = arguments.output or (None if arguments.quick else TABLE)
     print(markdown(HEADER), markdown(["---"] * len(HEADER)), sep="\n", flush=True)
     limits = dict.fromkeys(("MAX_JOBS_PER_OWNER", "MAX_JOBS_PER_SUBMISSION", "MAX_JOBS_SUBMITTED"), 1_000_000)
     with (
@@ -47,7 +48,7 @@ def main() -> None:
         dask.config.set({"htcdaskgateway.condor.timeout": "120s"}),
     ):
         machine = {
-            "machine": f"{platform.machine()}, {len_cpus()} cores, Linux {platform.release()}",
+            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}",
             "python": platform.python_version(),
             "htcondor": tool("condor_version").splitlines()[0].strip("$ "),
             "versions": {name: version(name) for name in ("ncsa-htcdaskgateway", "dask-gateway", "distributed")},
@@ -58,19 +59,19 @@ def main() -> None:
         for name, measure in MEASURES.items():
             if arguments.only and name not in arguments.only:
                 continue
+            rows, load = [], os.getloadavg()[0]
             for row in measure(gateway, Path(directory), arguments.quick):
-                results.append({"measure": name, **row.as_dict()})
+                rows.append(row.as_dict())
                 print(markdown(row.cells()), flush=True)
-    if output:
-        output.write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
-        print(f"written to {output}")
+            if output:
+                # The machine's load, since what others do meanwhile is a part of the figures.
+                write(output, name, {**machine, "load": [load, os.getloadavg()[0]], "results": rows})
 
 
-def len_cpus() -> int:
-    """Return how many processors this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0))
+def write(output: Path, name: str, figures: dict[str, Any]) -> None:
+    """Put the figures of one measurement into the file, and leave those of the others there."""
+    known = json.loads(output.read_text()) if output.exists() else {}
+    output.write_text(json.dumps({**known, name: figures}, indent=1) + "\n")
 
 
 def commit() -> str:

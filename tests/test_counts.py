@@ -1,0 +1,107 @@
+"""How often HTCondor is asked for what: counts, which do not depend on the clock as a benchmark does."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from support import wait_until
+
+from htcdaskgateway import fleet
+
+
+@pytest.fixture
+def waiting(tool_calls, stage, new_cluster, monkeypatch):
+    """A cluster of a user who has no other, whose jobs wait for ever; nothing counts them a second time meanwhile."""
+    monkeypatch.setattr(fleet, "_SETTLE_AFTER", 3600.0)
+    cluster = new_cluster(requirements="false")
+    assert tool_calls.calls == []  # making a cluster asks HTCondor nothing
+    return cluster
+
+
+def names(tools):
+    return [name for name, *_ in tools.calls]
+
+
+def test_import_calls_no_tool(fake_tools):
+    subprocess.run([sys.executable, "-c", "import htcdaskgateway"], check=True, timeout=60)
+    assert fake_tools.calls == []
+
+
+@pytest.mark.parametrize("n", [1, 150])
+def test_the_first_scale_is_one_submit(waiting, tool_calls, pool, n):
+    waiting.scale(n)
+    assert names(tool_calls) == ["condor_submit"]
+    assert len(pool.jobs(waiting.name)) == n
+
+
+def test_a_later_scale_is_one_query_and_one_submit(waiting, tool_calls, pool):
+    waiting.scale(2)
+    tool_calls.forget()
+    waiting.scale(60)
+    assert names(tool_calls) == ["condor_q", "condor_submit"]
+    assert len(pool.jobs(waiting.name)) == 60
+
+
+def test_scale_to_what_is_there_is_one_query(waiting, tool_calls):
+    waiting.scale(2)
+    tool_calls.forget()
+    waiting.scale(2)
+    assert names(tool_calls) == ["condor_q"]
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_scaling_down_jobs_that_wait_is_one_query_and_one_remove(waiting, tool_calls, pool, left):
+    waiting.scale(40)
+    tool_calls.forget()
+    waiting.scale(left)
+    assert names(tool_calls) == ["condor_q", "condor_rm"]
+    wait_until(lambda: len(pool.jobs(waiting.name)) == left)
+
+
+def test_everyone_who_looks_at_once_shares_one_query(waiting, tool_calls):
+    waiting.scale(2)
+    tool_calls.forget()
+
+    async def look():
+        return await asyncio.gather(*(waiting.fleet.look() for _ in range(50)))
+
+    looks = waiting.gateway.sync(look)
+    assert names(tool_calls) == ["condor_q"]
+    assert all(jobs is looks[0] for jobs in looks)
+
+
+def test_who_looks_again_before_the_interval_is_over_asks_nothing(waiting, tool_calls, monkeypatch):
+    waiting.scale(2)
+    monkeypatch.setattr(fleet.config, "seconds", lambda key: 3600.0)  # the poll interval
+    waiting.jobs()
+    tool_calls.forget()
+    for look in (waiting.jobs, waiting.jobs, lambda: repr(waiting)):
+        look()
+    assert tool_calls.calls == []
+
+
+def test_connecting_asks_nothing_and_looking_then_is_one_query(waiting, tool_calls, gateway):
+    waiting.scale(2)
+    tool_calls.forget()
+    with gateway.connect(waiting.name) as second:
+        assert tool_calls.calls == []
+        assert len(second.jobs()) == 2
+        assert names(tool_calls) == ["condor_q"]
+
+
+def test_shutdown_is_one_remove(waiting, tool_calls, pool):
+    waiting.scale(40)
+    tool_calls.forget()
+    waiting.shutdown()
+    assert names(tool_calls) == ["condor_rm"]
+    wait_until(lambda: not pool.jobs(waiting.name))
+
+
+def test_a_query_names_the_cluster_and_the_attributes_it_wants(waiting, tool_calls):
+    waiting.jobs()
+    (arguments,) = tool_calls.calls_of("condor_q")[:1]
+    assert any(waiting.name in argument for argument in arguments)
+    assert "-attributes" in arguments

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from . import config
 from .errors import (
@@ -68,9 +68,6 @@ _SEPARATOR = re.compile(r"[\s,]*")
 _TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
 _QUERY_ATTEMPTS = 3
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -327,8 +324,8 @@ class Condor:
         return int(ranges[0][0]), sum(int(last) - int(first) + 1 for _, first, _, last in ranges)
 
     async def query(
-        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], T] = dict
-    ) -> list[T]:
+        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], Any] = dict
+    ) -> list[Any]:
         """Return the ads of the user's jobs that fulfil `constraint`.
 
         Parameters
@@ -487,7 +484,7 @@ class Condor:
             raise await self.failure(done, "the output of the spooled jobs could not be fetched")
 
 
-class _Ads(Generic[T]):
+class _Ads:
     """The array of ads that condor_q prints, decoded as it comes; a line before or after it is somebody's banner.
 
     Thousands of ads decoded at once would hold up everything else on the event loop.
@@ -500,8 +497,8 @@ class _Ads(Generic[T]):
         Whether the array has come to its end.
     """
 
-    def __init__(self, make: Callable[[Mapping[str, Any]], T]) -> None:
-        self.made: list[T] = []
+    def __init__(self, make: Callable[[Mapping[str, Any]], Any]) -> None:
+        self.made: list[Any] = []
         self.complete = False
         self._make = make
         self._decode = json.JSONDecoder().raw_decode
@@ -514,7 +511,8 @@ class _Ads(Generic[T]):
         if not self._begun and (found := _ARRAY.search(text)):
             self._begun, at = True, found.end()
         while self._begun and not self._over:
-            at = _SEPARATOR.match(text, at).end()  # type: ignore[union-attr] - matches nothing, too
+            separator = _SEPARATOR.match(text, at)
+            at = separator.end() if separator else at
             if text.startswith("]", at):
                 self.complete = self._over = True
                 break
@@ -529,9 +527,7 @@ class _Ads(Generic[T]):
         self._rest = text[at:]
 
 
-async def _communicate(
-    process: asyncio.subprocess.Process, take: Callable[[str], None] | None
-) -> tuple[str, str]:
+async def _communicate(process: asyncio.subprocess.Process, take: Callable[[str], None] | None) -> tuple[str, str]:
     """Return what a tool has written when it has ended: its output and its errors."""
     stderr = asyncio.ensure_future(_read(process.stderr))
     try:

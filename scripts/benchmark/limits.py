@@ -86,7 +86,11 @@ def materialization(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact
         staged = Path(os.environ["HTCDASK_STAGEDIR"]) / cluster.name
         command = ("worker.sub", "-terse", "-append", "max_idle = 100", "-queue", str(n))
         before = own_pool("condor_schedd")
-        yield Fact(f"{n} jobs, max_idle = 100: submit", timed(lambda: tool("condor_submit", *command, cwd=staged)), "s")  # noqa: B023, E501
+        yield Fact(
+            f"{n} jobs, max_idle = 100: submit",
+            timed(lambda command=command, staged=staged: tool("condor_submit", *command, cwd=staged)),
+            "s",
+        )
         time.sleep(WINDOW)  # the schedd makes jobs of it in its own time
         yield Fact(f"{n} jobs, max_idle = 100: memory of the schedd", own_pool("condor_schedd") - before, "MiB")
         seen = cluster.gateway.sync(cluster.fleet.look, 0)
@@ -190,7 +194,11 @@ def workers(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
             command = [sys.executable, "-c", program, address, f"daskgateway-{cluster.name}", str(each)]
             started.append(
                 subprocess.Popen(
-                    command, cwd=bare.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                    command,
+                    cwd=bare.directory,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
                 )
             )
         for process in started:
@@ -199,7 +207,11 @@ def workers(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
         n = each * processes
         join = (sum(scheduler.cpu_times()[:2]) - cpu) / n * 1000
         yield Fact(f"{n} workers: CPU of the scheduler for each that joins", join, "ms")
-        yield Fact(f"{n} workers: memory of the scheduler for each", (scheduler.memory_info().rss - memory) / n / 1024, "KiB")  # noqa: E501
+        yield Fact(
+            f"{n} workers: memory of the scheduler for each",
+            (scheduler.memory_info().rss - memory) / n / 1024,
+            "KiB",
+        )
         yield Fact(f"{n} workers: descriptors of the scheduler for each", scheduler.num_fds() / n, "files")
         cpu, begin = sum(scheduler.cpu_times()[:2]), time.perf_counter()
         time.sleep(WINDOW)

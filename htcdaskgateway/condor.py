@@ -326,10 +326,16 @@ class Condor:
         # Without late materialization -terse prints one range for all that one submit queued.
         return int(ranges[0][0]), sum(int(last) - int(first) + 1 for _, first, _, last in ranges)
 
-    async def query(
-        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], T] = dict
+    async def query(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the ads of the user's jobs that fulfil `constraint`, as `query_each` does."""
+        return await self.query_each(constraint, attributes, dict)
+
+    async def query_each(
+        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], T]
     ) -> list[T]:
-        """Return the ads of the user's jobs that fulfil `constraint`.
+        """Return what `make` makes of the ads of the user's jobs that fulfil `constraint`.
+
+        It is made while condor_q still writes, a few at a time, so that the event loop goes on.
 
         Parameters
         ----------
@@ -337,13 +343,13 @@ class Condor:
             A ClassAd expression.
         attributes : sequence of str
             The attributes to ask for. One that a job does not have is left out of its ad.
-        make : callable, optional
-            What to make of each ad, while the next ones come.
+        make : callable
+            Called with the ad of each job.
 
         Returns
         -------
         list
-            A dict a job, or what `make` made of it; empty only when HTCondor says that there is no such job.
+            One a job; empty only when HTCondor says that there is no such job.
 
         Raises
         ------
@@ -514,7 +520,8 @@ class _Ads(Generic[T]):
         if not self._begun and (found := _ARRAY.search(text)):
             self._begun, at = True, found.end()
         while self._begun and not self._over:
-            at = _SEPARATOR.match(text, at).end()  # type: ignore[union-attr] - matches nothing, too
+            separator = _SEPARATOR.match(text, at)
+            at = separator.end() if separator else at
             if text.startswith("]", at):
                 self.complete = self._over = True
                 break
@@ -529,9 +536,7 @@ class _Ads(Generic[T]):
         self._rest = text[at:]
 
 
-async def _communicate(
-    process: asyncio.subprocess.Process, take: Callable[[str], None] | None
-) -> tuple[str, str]:
+async def _communicate(process: asyncio.subprocess.Process, take: Callable[[str], None] | None) -> tuple[str, str]:
     """Return what a tool has written when it has ended: its output and its errors."""
     stderr = asyncio.ensure_future(_read(process.stderr))
     try:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from . import config
 from .errors import (
@@ -68,6 +68,9 @@ _SEPARATOR = re.compile(r"[\s,]*")
 _TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
 _QUERY_ATTEMPTS = 3
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -323,10 +326,16 @@ class Condor:
         # Without late materialization -terse prints one range for all that one submit queued.
         return int(ranges[0][0]), sum(int(last) - int(first) + 1 for _, first, _, last in ranges)
 
-    async def query(
-        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], Any] = dict
-    ) -> list[Any]:
-        """Return the ads of the user's jobs that fulfil `constraint`.
+    async def query(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the ads of the user's jobs that fulfil `constraint`, as `query_each` does."""
+        return await self.query_each(constraint, attributes, dict)
+
+    async def query_each(
+        self, constraint: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], T]
+    ) -> list[T]:
+        """Return what `make` makes of the ads of the user's jobs that fulfil `constraint`.
+
+        It is made while condor_q still writes, a few at a time, so that the event loop goes on.
 
         Parameters
         ----------
@@ -334,13 +343,13 @@ class Condor:
             A ClassAd expression.
         attributes : sequence of str
             The attributes to ask for. One that a job does not have is left out of its ad.
-        make : callable, optional
-            What to make of each ad, while the next ones come.
+        make : callable
+            Called with the ad of each job.
 
         Returns
         -------
         list
-            A dict a job, or what `make` made of it; empty only when HTCondor says that there is no such job.
+            One a job; empty only when HTCondor says that there is no such job.
 
         Raises
         ------
@@ -484,7 +493,7 @@ class Condor:
             raise await self.failure(done, "the output of the spooled jobs could not be fetched")
 
 
-class _Ads:
+class _Ads(Generic[T]):
     """The array of ads that condor_q prints, decoded as it comes; a line before or after it is somebody's banner.
 
     Thousands of ads decoded at once would hold up everything else on the event loop.
@@ -497,8 +506,8 @@ class _Ads:
         Whether the array has come to its end.
     """
 
-    def __init__(self, make: Callable[[Mapping[str, Any]], Any]) -> None:
-        self.made: list[Any] = []
+    def __init__(self, make: Callable[[Mapping[str, Any]], T]) -> None:
+        self.made: list[T] = []
         self.complete = False
         self._make = make
         self._decode = json.JSONDecoder().raw_decode

@@ -84,7 +84,7 @@ class Fleet:
 
     async def _look(self) -> WorkerJobs:
         asked_at = time.monotonic()
-        jobs = WorkerJobs.ordered(await self.condor.query(self.constraint, ATTRIBUTES, WorkerJob.from_ad))
+        jobs = WorkerJobs.ordered(await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad))
         if asked_at > self._seen_at:
             self.seen, self._seen_at = jobs, asked_at
             self._report_holds()

@@ -37,6 +37,8 @@ _OURS = frozenset(
         "universe",
     ]
 )
+# Late materialization: jobs that are not in the queue yet.
+_UNCOUNTED = frozenset(["max_idle", "max_materialize"])
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,11 @@ def _directives(value: Any, name: str) -> dict[str, str]:
     for key, item in (value or {}).items():
         if not _DIRECTIVE.fullmatch(str(key)):
             raise ConfigError(f"{name}: {key!r} is not the name of a submit command")
+        if str(key).lower() in _UNCOUNTED:
+            raise ConfigError(
+                f"{name}: {key!r} makes HTCondor hold jobs back where condor_q does not count them, so that "
+                "scale(n) would submit them again; leave it out, and ask for fewer workers at a time"
+            )
         if str(key).lower() in _OURS:
             raise ConfigError(f"{name}: {key!r} is written by htcdaskgateway itself and cannot be replaced")
         text = _text(str(item).lower() if isinstance(item, bool) else str(item), f"{name}[{key!r}]")

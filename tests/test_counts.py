@@ -14,7 +14,7 @@ from htcdaskgateway import fleet
 
 @pytest.fixture
 def waiting(tool_calls, stage, new_cluster, monkeypatch):
-    """A cluster of a user who has no other, whose jobs wait for ever; nothing counts them again meanwhile."""
+    """A cluster whose jobs wait for ever; nothing counts them again meanwhile."""
     monkeypatch.setattr(fleet, "_SETTLE_AFTER", 3600.0)
     cluster = new_cluster(requirements="false")
     assert tool_calls.calls == []  # making a cluster asks HTCondor nothing

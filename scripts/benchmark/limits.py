@@ -63,18 +63,18 @@ def jobs(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
     for n in (1000, 10_000) if quick else (1000, 10_000, 100_000):
         cluster = gateway.new_cluster(requirements=WAITING)
         before = own_pool("condor_schedd")
-        yield Fact(f"{n} jobs: scale", timed(lambda: cluster.scale(n)), "s")  # noqa: B023 - called at once
+        yield Fact(f"{n} jobs: scale", timed(lambda: cluster.scale(n)), "s")
         settled(cluster)
         yield Fact(f"{n} jobs: memory of the schedd", own_pool("condor_schedd") - before, "MiB")
         me = psutil.Process()
         rss = me.memory_info().rss
-        yield Fact(f"{n} jobs: look", timed(lambda: cluster.gateway.sync(cluster.fleet.look, 0)), "s")  # noqa: B023
+        yield Fact(f"{n} jobs: look", timed(lambda: cluster.gateway.sync(cluster.fleet.look, 0)), "s")
         yield Fact(f"{n} jobs: memory of the client", (me.memory_info().rss - rss) / 2**20, "MiB")
-        yield Fact(f"{n} jobs: one more", timed(lambda: cluster.scale(n + 1)), "s")  # noqa: B023
+        yield Fact(f"{n} jobs: one more", timed(lambda: cluster.scale(n + 1)), "s")
         settled(cluster)
-        counted = timed(lambda: tool("condor_q", "-constraint", cluster.fleet.constraint, "-totals"))  # noqa: B023
+        counted = timed(lambda: tool("condor_q", "-constraint", cluster.fleet.constraint, "-totals"))
         yield Fact(f"{n} jobs: condor_q -totals", counted, "s")
-        yield Fact(f"{n} jobs: half of them removed", timed(lambda: cluster.scale(n // 2)), "s")  # noqa: B023
+        yield Fact(f"{n} jobs: half of them removed", timed(lambda: cluster.scale(n // 2)), "s")
         yield Fact(f"{n} jobs: shutdown of the other half", timed(cluster.shutdown), "s")
         yield Fact(f"{n} jobs: until the queue is empty", timed(empty_queue), "s")
 
@@ -86,11 +86,8 @@ def materialization(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact
         staged = Path(os.environ["HTCDASK_STAGEDIR"]) / cluster.name
         command = ("worker.sub", "-terse", "-append", "max_idle = 100", "-queue", str(n))
         before = own_pool("condor_schedd")
-        yield Fact(
-            f"{n} jobs, max_idle = 100: submit",
-            timed(lambda command=command, staged=staged: tool("condor_submit", *command, cwd=staged)),
-            "s",
-        )
+        submitted = timed(lambda: tool("condor_submit", *command, cwd=staged))
+        yield Fact(f"{n} jobs, max_idle = 100: submit", submitted, "s")
         time.sleep(WINDOW)  # the schedd makes jobs of it in its own time
         yield Fact(f"{n} jobs, max_idle = 100: memory of the schedd", own_pool("condor_schedd") - before, "MiB")
         seen = cluster.gateway.sync(cluster.fleet.look, 0)
@@ -186,20 +183,14 @@ def workers(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
     bare = Bare(directory / "many", cluster)
     address = bare.command("x")[3]
     scheduler = scheduler_process(cluster)
-    started = []
+    started, pipe = [], subprocess.PIPE
     try:
         memory, cpu = scheduler.memory_info().rss, sum(scheduler.cpu_times()[:2])
         for number in range(processes):
             program = _WORKERS.replace("htcondor-1.", f"htcondor-{number + 1}.")
             command = [sys.executable, "-c", program, address, f"daskgateway-{cluster.name}", str(each)]
             started.append(
-                subprocess.Popen(
-                    command,
-                    cwd=bare.directory,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )
+                subprocess.Popen(command, cwd=bare.directory, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
             )
         for process in started:
             if process.stdout.readline() != b"joined\n":
@@ -207,11 +198,8 @@ def workers(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
         n = each * processes
         join = (sum(scheduler.cpu_times()[:2]) - cpu) / n * 1000
         yield Fact(f"{n} workers: CPU of the scheduler for each that joins", join, "ms")
-        yield Fact(
-            f"{n} workers: memory of the scheduler for each",
-            (scheduler.memory_info().rss - memory) / n / 1024,
-            "KiB",
-        )
+        grown = (scheduler.memory_info().rss - memory) / n / 1024
+        yield Fact(f"{n} workers: memory of the scheduler for each", grown, "KiB")
         yield Fact(f"{n} workers: descriptors of the scheduler for each", scheduler.num_fds() / n, "files")
         cpu, begin = sum(scheduler.cpu_times()[:2]), time.perf_counter()
         time.sleep(WINDOW)

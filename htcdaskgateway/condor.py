@@ -44,8 +44,8 @@ _MACHINE_CONFIGS = (
     "~condor/condor_config",
 )
 
-# How much of a tool's output is worked on at a time, in bytes: some 200 ads, which take two milliseconds.
-_PIECE = 2**15
+# How much of a tool's output is worked on at a time, in bytes: some 100 ads, which take a millisecond.
+_PIECE = 2**14
 
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
     (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),

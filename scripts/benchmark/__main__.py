@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -17,8 +18,9 @@ import dask.config
 
 from htcdaskgateway.local import LocalSystem, PersonalPool
 
+from .limits import LIMITS
 from .measures import MEASURES
-from .pairs import HEADER
+from .pairs import HEADER, Fact, Row
 from .world import tool
 
 TABLE = Path(__file__).parents[2] / "docs" / "benchmarks.json"
@@ -33,7 +35,9 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, smaller numbers")
-    parser.add_argument("--only", action="append", choices=MEASURES, help="just this measurement; can be repeated")
+    parser.add_argument("--limits", action="store_true", help="measure where the next limits are instead")
+    every = [*MEASURES, *LIMITS]
+    parser.add_argument("--only", action="append", choices=every, help="just this measurement; can be repeated")
     parser.add_argument(
         "--output", type=Path, help=f"where to write the figures (unless --quick: {TABLE.name} in docs/)"
     )
@@ -45,7 +49,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="htcdaskgateway-bench-") as directory,
         LocalSystem(pool=PersonalPool(config=limits)) as system,
         system.gateway() as gateway,
-        dask.config.set({"htcdaskgateway.condor.timeout": "120s"}),
+        dask.config.set({"htcdaskgateway.condor.timeout": "600s"}),
     ):
         machine = {
             "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}",
@@ -56,8 +60,8 @@ def main() -> None:
             "date": time.strftime("%Y-%m-%d"),
             "quick": arguments.quick,
         }
-        for name, measure in MEASURES.items():
-            if arguments.only and name not in arguments.only:
+        for name, measure in {**MEASURES, **LIMITS}.items():
+            if name not in (arguments.only or (LIMITS if arguments.limits else MEASURES)):
                 continue
             rows, load = [], os.getloadavg()[0]
             for row in measure(gateway, Path(directory), arguments.quick):
@@ -69,9 +73,27 @@ def main() -> None:
 
 
 def write(output: Path, name: str, figures: dict[str, Any]) -> None:
-    """Put the figures of one measurement into the file, and leave those of the others there."""
-    known = json.loads(output.read_text()) if output.exists() else {}
-    output.write_text(json.dumps({**known, name: figures}, indent=1) + "\n")
+    """Put the figures of one measurement into the file, and leave those of the others there; and their tables."""
+    known = {**(json.loads(output.read_text()) if output.exists() else {}), name: figures}
+    output.write_text(json.dumps(known, indent=1) + "\n")
+    for suffix, measures in ((".tables", MEASURES), (".limits", LIMITS)):
+        found = {name: known[name] for name in measures if name in known}
+        if found:
+            output.with_suffix(suffix).write_text("".join(table(name, each) for name, each in found.items()))
+
+
+def table(name: str, figures: dict[str, Any]) -> str:
+    """Return the table of one measurement, as the documentation shows it."""
+    rows = [dict(row) for row in figures["results"]]
+    header = HEADER if "ratio" in rows[0] else ["what", "", "figure", "", "", "goal", "reached"]
+    lines = [markdown(header), markdown(["---"] * len(header))]
+    for row in rows:
+        kind = Row if "ratio" in row else Fact
+        known = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.init}
+        lines.append(markdown(kind(**known).cells()))
+    load = " and ".join(f"{value:.1f}" for value in figures["load"])
+    about = f"`{name}`, {figures['date']}, commit {figures['commit']}, load of the machine {load}"
+    return f"{about}\n\n" + "\n".join(lines) + "\n\n"
 
 
 def commit() -> str:

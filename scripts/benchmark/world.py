@@ -13,7 +13,7 @@ from typing import Any
 from htcdaskgateway.condor import Condor
 from htcdaskgateway.fleet import cluster_constraint
 
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 def until(condition: Callable[[], bool], what: str, pause: float = 0.02) -> None:

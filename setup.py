@@ -26,6 +26,7 @@ TEST = [
     "ipywidgets",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "setuptools>=70.1",  # builds wheels by itself
 ]
 DEMO = [*LOCAL, "dask[array]"]

@@ -79,7 +79,7 @@ def test_a_newline_cannot_reach_the_script(site):
 
 def test_a_classad_string_is_escaped(site):
     (site / "x.j2").write_text("My.X = {{ value | classad | submit }}")
-    assert templating.render("x.j2", value='a"b\\c$d') == 'My.X = "a\\"b\\\\c$(DOLLAR)d"'
+    assert templating.render("x.j2", value='a"b\\c$d') == 'My.X = "a\\"b\\c$(DOLLAR)d"'
 
 
 def test_the_sites_template_goes_before_the_packages_own(site):

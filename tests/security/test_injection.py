@@ -82,7 +82,7 @@ def read_back(tmp_path, pool):
 @EXAMPLES
 def test_text_in_a_submit_description_is_read_back_by_condor_submit(read_back, values):
     def quoted(value):
-        return templating.quote_submit(quote_classad(value))
+        return templating.quote_submit(templating.quote_string(value))
 
     fine = [value for value in allowed(quoted, *values) if value.isprintable()]
     lines = [f"My.Probe{number} = {quoted(value)}" for number, value in enumerate(fine)]

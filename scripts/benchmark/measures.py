@@ -456,7 +456,8 @@ def importing(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact
             goal=1.05,
         )
     code = (
-        "import sys, json, dask_gateway; before = set(sys.modules); import htcdaskgateway;"
+        "import sys, json; from dask_gateway import Gateway; before = set(sys.modules);"
+        "from htcdaskgateway import HTCGateway;"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     more = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)

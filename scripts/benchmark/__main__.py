@@ -67,9 +67,10 @@ def main() -> None:
             for row in measure(gateway, Path(directory), arguments.quick):
                 rows.append(row.as_dict())
                 print(markdown(row.cells()), flush=True)
-            if output:
-                # The machine's load, since what others do meanwhile is a part of the figures.
-                write(output, name, {**machine, "load": [load, os.getloadavg()[0]], "results": rows})
+                if output:
+                    # Row by row, so that a run that is interrupted leaves what it has; with the machine's load,
+                    # since what others do meanwhile is a part of the figures.
+                    write(output, name, {**machine, "load": [load, os.getloadavg()[0]], "results": rows})
 
 
 def write(output: Path, name: str, figures: dict[str, Any]) -> None:

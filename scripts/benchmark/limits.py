@@ -178,7 +178,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 
 def workers(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
     """Let many idle workers, packed into a few processes, join one scheduler through the proxy."""
-    each, processes = (20, 1) if quick else (100, 3)
+    each, processes = (20, 1) if quick else (50, 3)
     cluster = gateway.new_cluster()
     bare = Bare(directory / "many", cluster)
     address = bare.command("x")[3]

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 5
 _SETTLE_AFTER = 1.0
 _SETTLE_PAUSE = 16.0
+# Linux takes 128 KiB as one argument of a program.
+_LONGEST_CONSTRAINT = 100_000
 
 
 def cluster_constraint(cluster: str) -> str:
@@ -241,8 +243,12 @@ class Fleet:
         await self._remove(staying)
 
     async def _remove(self, ids: Iterable[JobId]) -> None:
-        wanted = ids_constraint(ids)
-        if wanted:
+        chosen = sorted(ids)
+        wanted = ids_constraint(chosen)
+        if len(wanted) > _LONGEST_CONSTRAINT:
+            for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
+                await self._remove(half)
+        elif wanted:
             with self._change():
                 await self.condor.remove(f"{self.constraint} && ({wanted})")
 

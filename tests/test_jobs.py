@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from htcdaskgateway import JobStatus, WorkerJob, WorkerJobs
+from htcdaskgateway.fleet import Fleet
 from htcdaskgateway.jobs import JobId, ids_constraint
 
 
@@ -62,3 +67,22 @@ def test_a_constraint_is_true_for_just_those_jobs(ids):
     for cluster in range(1, 4):
         for proc in range(13):
             assert eval(expression, {"ClusterId": cluster, "ProcId": proc}) == ((cluster, proc) in ids)
+
+
+def test_scattered_jobs_are_removed_by_arguments_that_the_kernel_takes():
+    constraints = []
+
+    class Noting:
+        async def remove(self, constraint):
+            constraints.append(constraint)
+            return True
+
+    fleet = Fleet(Noting(), SimpleNamespace(cluster="c"), None, fresh=False)
+    ids = [JobId(7, proc) for proc in range(0, 20000, 2)]
+    asyncio.run(fleet._remove(ids))
+    assert max(map(len, constraints)) < 128 * 1024
+    found = [int(proc) for constraint in constraints for proc in re.findall(r"ProcId >= (\d+)", constraint)]
+    assert sorted(found) == [job.proc for job in ids]
+    constraints.clear()
+    asyncio.run(fleet._remove(JobId(7, proc) for proc in range(20000)))
+    assert len(constraints) == 1

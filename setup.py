@@ -26,7 +26,6 @@ TEST = [
     "ipywidgets",
     "pytest",
     "pytest-timeout",
-    "pytest-xdist",
     "setuptools>=70.1",  # builds wheels by itself
 ]
 DEMO = [*LOCAL, "dask[array]"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ..condor import Condor
+from ..condor import Condor, tool_environment
 from ..errors import CondorConfigError
 from . import check, condor_config, files, tokens
 from .check import Verdict
@@ -177,6 +177,9 @@ async def _put_in_force(condor: Condor, target: Target, terminal: Terminal) -> N
         read = await check.sources(condor)
     except CondorConfigError:
         read = ()
+    own = str(Path.home() / ".condor" / "user_config")
+    if "CONDOR_CONFIG" not in os.environ and tool_environment(condor.bin_dir).get("CONDOR_CONFIG") == own:
+        read = ()  # the library names it to the tools; a shell's condor_q has nobody to do that
     if not any(path.exists() and path.samefile(target.path) for path in read):
         named = os.environ.get("CONDOR_CONFIG")
         why = f"CONDOR_CONFIG={named} leads them elsewhere" if named else "they look elsewhere"

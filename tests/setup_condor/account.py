@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ class Person:
             encoding="utf-8",
             timeout=DEADLINE,
             dimensions=(40, 240),
+            # Whoever runs the tests may have SIGINT ignored, as a shell's background job has; a terminal has not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.child.delaybeforesend = None
         self.seen = ""

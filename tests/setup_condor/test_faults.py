@@ -71,7 +71,8 @@ def test_duo_denied(account, login_node, person, failed, method, duo):
     one = person(node.port)
     log_in(one)
     failed(one, "the second factor (Duo) was denied", "tell your site")
-    assert node.factors == ["2"], "a denied push is not sent again"
+    # What asyncssh reads of a connection that has ended is empty.
+    assert [factor for factor in node.factors if factor] == ["2"], "a denied push is not sent again"
     assert node.passwords == [PASSWORD]
 
 

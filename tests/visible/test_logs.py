@@ -59,7 +59,7 @@ def test_a_spooled_job_leaves_the_queue_when_nobody_fetches_its_output(
 
 
 def test_each_start_of_a_job_has_its_own(new_cluster: Callable[..., Any]) -> None:
-    cluster = new_cluster(job_script_prologue=["echo start $(job NumShadowStarts) failed >&2; exit 3"])
+    cluster = new_cluster(job_script_prologue=["echo start $NumShadowStarts failed >&2; exit 3"])
     cluster.scale(1)
     job = wait_until(lambda: [job for job in cluster.jobs() if job.hold_code == 3])[0]
     found = cluster.logs()

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -75,12 +76,20 @@ def one_uid_namespace(command: Sequence[str | Path]) -> list[str | Path]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Give TCP ports of the loopback address that nothing listens on, all different."""
+    """Give TCP ports of the loopback address that nothing listens on, all different.
+
+    They lie below those that Linux gives to outgoing connections, one of which could else take a port before its
+    server does.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
+        while len(found) < count:
+            port = 12000 + secrets.randbelow(20000)
+            sock = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:

@@ -25,6 +25,7 @@ TEST = [
     "hypothesis",
     "ipywidgets",
     "pytest",
+    "pytest-rerunfailures",
     "pytest-timeout",
     "setuptools>=70.1",  # builds wheels by itself
 ]

@@ -131,7 +131,15 @@ class Person:
         self.child.sendline(text)
 
     def sends_ctrl_c(self) -> None:
+        """Press Ctrl-C, and again if nothing happens, as a person would.
+
+        A signal that comes just before Python's input() begins to wait is seen by it with the next one only.
+        """
         self.child.sendintr()
+        if self.child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=5) == 0:
+            self.seen += self.child.before
+        else:
+            self.child.sendintr()
 
     def leaves(self) -> tuple[int, str]:
         """Return the exit code and everything that was on the screen."""

@@ -74,7 +74,7 @@ def test_configuration_in_the_pages_has_keys_that_exist(page: Path) -> None:
 @by_page
 def test_python_in_the_pages_compiles_and_names_what_exists(page: Path) -> None:
     for block in blocks(page, "python"):
-        tree = ast.parse(block, filename=str(page))
+        tree = ast.parse(textwrap.dedent(block), filename=str(page))  # a block may stand in a list
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "htcdaskgateway":
                 module = __import__(str(node.module), fromlist=["*"])

@@ -70,8 +70,10 @@ def test_what_goes_wrong_behind_a_button_is_shown_in_the_widget(
     tool_calls.answer("condor_submit", stderr="ERROR: <b>quota</b> exceeded", code=1)
     buttons(cluster)
     cluster._view._request.value = value
+    shown: list[str] = []
+    cluster._view.message.observe(lambda change: shown.append(change["new"]), "value")
     buttons(cluster)["Scale"].click()
-    told = wait_until(lambda: "…" not in cluster._view.message.value and cluster._view.message.value)
+    told = wait_until(lambda: next((text for text in shown if text and "…" not in text), None), what=lambda: shown)
     assert ("&lt;b&gt;quota&lt;/b&gt; exceeded" if value > 0 else "whole number") in told
     assert "<b>quota" not in told
     wait_until(lambda: not buttons(cluster)["Scale"].disabled, what="the button can be used again")

@@ -27,6 +27,7 @@ TEST = [
     "pytest",
     "pytest-rerunfailures",
     "pytest-timeout",
+    "pytest-xdist",
     "setuptools>=70.1",  # builds wheels by itself
 ]
 DEMO = [*LOCAL, "dask[array]"]

@@ -44,6 +44,7 @@ class ClusterWidget:
         self._acting: asyncio.Task[None] | None = None
         self._ended = False
         self._shown: str | None = None
+        self._failure: str | None = None  # what is shown while the queue cannot be read
         narrow = Layout(width="150px")
         self.status = HTML(layout=Layout(min_width="150px"))
         self.message = HTML()
@@ -102,9 +103,10 @@ class ClusterWidget:
         try:
             await cluster.fleet.look()
         except HTCDaskGatewayError as error:
-            self.message.value = display.error_html(error)
+            self._failure = self.message.value = display.error_html(error)
         else:
-            if self.message.value.startswith(display.ERROR):
+            # What a button ended with stays until the next button.
+            if self.message.value == self._failure:
                 self.message.value = ""
         self.update()
 

@@ -43,8 +43,8 @@ def _close_stock_client_once(client: Any) -> None:
         _close_stock_client(client)
 
 
-# A closed stock client is closed again when it is collected, which newer distributed refuses. Where that comes in the
-# middle of an ast.parse, pytest's report of it breaks that of CPython 3.11, and with it the run.
+# A closed stock client is closed again when it is collected, which newer distributed refuses. Where that comes in
+# the middle of an ast.parse, pytest's report of it breaks the parser of CPython 3.11, and with it the run.
 dask_gateway.Gateway.__del__ = _close_stock_client_once
 
 

@@ -406,7 +406,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         n : int
             The number of workers, of whatever kind.
         timeout : float or str, optional
-            How long to wait at most, in seconds or as ``"5m"``. By default as long as workers can come.
+            How long to wait at most, in seconds or as ``"5m"``. By default as long as workers can come,
+            also where nobody has asked for `n`: `adapt` may bring fewer.
 
         Raises
         ------
@@ -458,6 +459,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         ------
         CondorError
             The queue could not be read.
+        SchedulerError
+            The cluster has ended.
         """
         return self.gateway.sync(self._explain)
 

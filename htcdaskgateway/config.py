@@ -37,19 +37,19 @@ def seconds(key: str) -> float:
     return parse_seconds(get(key), f"htcdaskgateway.{key}")
 
 
-def parse_seconds(value: Any, name: str) -> float:
+def parse_seconds(value: Any, name: str, *, zero: bool = False) -> float:
     """Return `value`, a number of seconds or a text such as ``"60s"`` or ``"1d"``, in seconds.
 
     Raises
     ------
     ConfigError
-        The value is not a time of more than zero seconds; the message calls it `name`.
+        The value is not a time of more than zero seconds, or of zero where it may be; the message calls it `name`.
     """
     try:
         found = float(parse_timedelta(value, default="seconds"))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         found = -1.0
-    if not 0 < found < float("inf") or isinstance(value, bool):
+    if not 0 <= found < float("inf") or (found == 0 and not zero) or isinstance(value, bool):
         raise ConfigError(f"{name}={value!r} is not a time; write 60, '60s', '5m', '2h' or '1d'")
     return found
 
@@ -72,7 +72,8 @@ def load_dotenv() -> None:
     os.environ.update(fresh)
     ours = {name: value for name, value in fresh.items() if name.startswith(_PREFIXES)}
     if ours:
-        defaults = dask.config.merge(*dask.config.defaults)
+        # As from the environment they win over files and defaults; what a program has set wins over them.
+        beneath = dask.config.merge(*dask.config.defaults, *dask.config.collect_yaml(dask.config.paths))
         dask.config.update(
-            dask.config.config, dask.config.collect_env(ours), priority="new-defaults", defaults=defaults
+            dask.config.config, dask.config.collect_env(ours), priority="new-defaults", defaults=beneath
         )

@@ -82,6 +82,9 @@ class WorkerSpec:
         ``HOST:PORT`` of the gateway's scheduler proxy, where workers see it under another name than the client.
     death_timeout : float
         How long a worker without a scheduler stays, in seconds.
+    start_interval : float
+        Seconds between the first starts of workers that were asked for at once, so that a thousand do not read a
+        shared file system in the same moment. A slot waits in whole seconds for its worker's turn. 0: none waits.
     environment : dict of str to str
         Environment variables of the worker. They are readable by whoever may use the scheduler: no secrets.
     job_script_prologue : tuple of str
@@ -116,6 +119,7 @@ class WorkerSpec:
     interface: str | None
     scheduler_proxy: str | None
     death_timeout: float
+    start_interval: float
     environment: Mapping[str, str]
     job_script_prologue: tuple[str, ...]
     job_extra_directives: Mapping[str, str]
@@ -345,6 +349,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "interface": _optional(_text),
     "scheduler_proxy": _optional(_host_port),
     "death_timeout": config.parse_seconds,
+    "start_interval": lambda value, name: config.parse_seconds(value, name, zero=True),
     "environment": _environment,
     "job_script_prologue": _texts,
     "job_extra_directives": _directives,

@@ -90,6 +90,17 @@ def test_dasks_variables_in_a_dotenv_file_are_honoured():
     assert os.environ["HTCDASK_STAGEDIR"] == "/from/the/file"
 
 
+def test_a_dotenv_file_wins_over_a_yaml_file(tmp_path, monkeypatch):
+    Path(".env").write_text("DASK_HTCDASKGATEWAY__WORKER__CPUS=3\n")
+    (tmp_path / "dask.yaml").write_text("htcdaskgateway:\n  worker:\n    cpus: 6\n    memory: 7GB\n")
+    monkeypatch.setattr(dask.config, "paths", [str(tmp_path)])
+    dask.config.refresh(paths=[str(tmp_path)], env={})
+    assert WorkerSpec.from_keywords().cpus == 6
+    config.load_dotenv()
+    spec = WorkerSpec.from_keywords()
+    assert (spec.cpus, spec.memory) == (3, 7 * 2**30)
+
+
 def test_what_a_program_has_set_wins_over_a_dotenv_file():
     Path(".env").write_text("DASK_HTCDASKGATEWAY__WORKER__CPUS=3\n")
     with dask.config.set({"htcdaskgateway.worker.cpus": 5}):

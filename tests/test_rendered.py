@@ -227,15 +227,17 @@ def started(stage, tmp_path, bare):
     show.chmod(0o755)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    (scratch / ".job.ad").write_text('ClusterId = 17\nProcId = 3\nNumShadowStarts = 2\nX = "ClusterId = 9"\n')
 
-    def run(**keywords):
+    def run(start=2, path=None, **keywords):
+        (scratch / ".job.ad").write_text(
+            f'ClusterId = 17\nProcId = 3\nNumShadowStarts = {start}\nX = "ClusterId = 9"\n'
+        )
         made = staging.Staging("c1", WorkerSpec.from_keywords(**keywords))
         made.write(ADDRESS, "CERTIFICATE", "KEY")
         done = subprocess.run(
             ["/bin/sh", str(made.directory / "worker.sh")],
             cwd=scratch,
-            env={"_CONDOR_JOB_AD": str(scratch / ".job.ad")},
+            env={"_CONDOR_JOB_AD": str(scratch / ".job.ad"), **({"PATH": path} if path else {})},
             capture_output=True,
             text=True,
             check=True,
@@ -295,6 +297,20 @@ def test_environment_and_arguments_arrive_as_they_are(started):
     assert environment["EMPTY"] == ""
     assert arguments[-len(NASTY) :] == NASTY
     assert options(arguments)["--interface"] == "lo"
+
+
+@pytest.mark.parametrize(
+    ("interval", "start", "slept"),
+    [("0s", 1, []), ("50ms", 1, ["0"]), ("700ms", 1, ["2"]), ("1.5s", 1, ["4"]), ("1.5s", 2, [])],
+)
+def test_workers_asked_for_at_once_take_turns(started, tmp_path, interval, start, slept):
+    # A sleep that only says how long it was to be.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sleep").write_text('#!/bin/sh\necho "slept $*"\n')
+    (tmp_path / "bin/sleep").chmod(0o755)
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    *_, words = started(start, path, container_runtime="none", python=started.show, start_interval=interval)
+    assert [word.removeprefix("slept ") for word in words if word.startswith("slept ")] == slept
 
 
 def test_the_sites_lines_run_before_the_worker_and_in_its_shell(started):

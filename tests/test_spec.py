@@ -20,6 +20,7 @@ def test_the_defaults_are_those_of_version_1():
     assert (spec.container_runtime, spec.container_image) == ("htcondor", None)
     assert (spec.disk, spec.gpus, spec.spool) == (None, None, False)
     assert (spec.max_idle_time, spec.max_held_time, spec.death_timeout) == (86400, 3600, 60)
+    assert spec.start_interval == 0
 
 
 def test_a_keyword_wins_over_the_configuration():
@@ -46,6 +47,7 @@ def test_what_a_worker_needs_survives_the_way_to_the_scheduler_and_back():
         worker_extra_args=["--resources", "a=1"],
         worker_port=0,
         scheduler_proxy="[::1]:8786",
+        start_interval="50ms",
         environment={"A": "1", "EMPTY": ""},
         job_script_prologue=["module load x"],
         job_extra_directives={"accounting_group": "physics", "+Site": '"A"'},
@@ -112,6 +114,9 @@ def test_an_unknown_keyword_is_told_with_those_that_exist():
         {"death_timeout": "soon"},
         {"death_timeout": True},
         {"death_timeout": float("inf")},
+        {"start_interval": -1},
+        {"start_interval": None},
+        {"start_interval": False},
         {"environment": ["A=1"]},
         {"environment": {"A B": "1"}},
         {"environment": {"A": "1\n2"}},

@@ -49,13 +49,18 @@ dask_gateway.Gateway.__del__ = _close_stock_client_once
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put the environment, dask's configuration and the working directory back after each test."""
-    work = tmp_path / "work"
+def _isolated(tmp_path: Path) -> Iterator[None]:
+    """Put the environment, dask's configuration and the working directory back after each test.
+
+    It has to be the last to do so, and therefore asks for no ``monkeypatch``: that puts back what it has found,
+    which may be the settings of a system that has ended meanwhile.
+    """
+    before, work = Path.cwd(), tmp_path / "work"
     work.mkdir()
-    monkeypatch.chdir(work)
+    os.chdir(work)
     environment, configuration = dict(os.environ), copy.deepcopy(dask.config.config)
     yield
+    os.chdir(before)
     os.environ.clear()
     os.environ.update(environment)
     dask.config.config.clear()

@@ -10,6 +10,7 @@ import dask
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway.errors import WaitError, WaitTimeoutError
 from htcdaskgateway.explain import Explanation
 
 
@@ -20,6 +21,14 @@ def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanati
         timeout=timeout,
         what=lambda: f"{words} in\n{cluster.explain()}",
     )
+
+
+def given_up(cluster: Any, n: int, *words: str) -> None:
+    """Wait for `n` workers, and see that the wait ends early, with these words."""
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "200ms"}), pytest.raises(WaitError) as error:
+        cluster.wait_for_workers(n, timeout=PATIENCE)
+    assert not isinstance(error.value, WaitTimeoutError)
+    assert all(word in str(error.value) for word in ("will not come", *words))
 
 
 def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> None:
@@ -41,6 +50,7 @@ def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> 
     assert "new_cluster(memory=…)" in str(told)
     assert cluster.jobs()[0].hold_subcode == 102
     assert told.hopeless
+    given_up(cluster, 1, "used more memory than it asked for", "new_cluster(memory=…)")
     future.release()
 
 
@@ -56,6 +66,7 @@ def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> No
     assert "the staging directory must stay as it is" in str(told)
     assert told.hopeless
     assert told.stuck == 1
+    given_up(cluster, 1, "misses an input file", "worker_preload.py")
 
 
 def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> None:
@@ -80,6 +91,7 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     assert "new_cluster(cpus=…)" in str(told)
     assert told.hopeless
     assert told.stuck == 2
+    given_up(cluster, 2, "none of 1 machine has that many cores", "new_cluster(cpus=…)")
 
 
 def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
@@ -100,6 +112,7 @@ def test_a_container_in_a_pool_without_apptainer(new_cluster: Callable[..., Any]
     assert "TARGET.HasContainer" in str(told)
     assert "container_runtime='apptainer'" in str(told)
     assert told.hopeless
+    given_up(cluster, 1, "Apptainer is missing", "TARGET.HasContainer")
 
 
 def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) -> None:

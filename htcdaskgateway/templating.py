@@ -6,6 +6,7 @@ either. Whatever a value holds, it stays one value: it can add neither a line no
 
 from __future__ import annotations
 
+import re
 import shlex
 from importlib import resources
 from pathlib import Path
@@ -57,6 +58,21 @@ def quote_string(value: object) -> str:
         )
     escaped = text.replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def quote_log(path: object) -> str:
+    """Quote the path of a job's event log.
+
+    There alone HTCondor takes a backslash for a separator of directories, and several in a row for one.
+
+    Raises
+    ------
+    ConfigError
+        The path cannot be written there as it is.
+    """
+    if re.search(r"\\[\\/]|/\\", str(path)):
+        raise ConfigError(f"{str(path)!r} has a backslash beside a slash or another, which HTCondor would drop")
+    return quote_submit(path)
 
 
 def quote_list_item(value: object) -> str:
@@ -124,6 +140,7 @@ def render(name: str, **values: Any) -> str:
     environment.filters.update(
         submit=quote_submit,
         item=quote_list_item,
+        log=quote_log,
         sh=quote_shell,
         classad=quote_string,
     )

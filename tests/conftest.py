@@ -35,17 +35,17 @@ from support import Pool, Tools, wait_until  # noqa: E402
 
 from htcdaskgateway.local import LocalSystem  # noqa: E402
 
-_close_stock_client = dask_gateway.Gateway.__del__
+_end_of_client = dask_gateway.Gateway.__del__
 
 
-def _close_stock_client_once(client: Any) -> None:
-    if type(client) is not dask_gateway.Gateway or client._loop_runner.is_started():
-        _close_stock_client(client)
+def _end_of_our_client(client: Any) -> None:
+    if type(client) is not dask_gateway.Gateway:
+        _end_of_client(client)
 
 
-# A closed stock client is closed again when it is collected, which newer distributed refuses. Where that comes in
-# the middle of an ast.parse, pytest's report of it breaks the parser of CPython 3.11, and with it the run.
-dask_gateway.Gateway.__del__ = _close_stock_client_once
+# A stock client that is collected closes itself, also again, which newer distributed refuses, and in the middle of
+# whatever: an ast.parse, which CPython 3.11 does not survive, or with a lock that its own loop waits for.
+dask_gateway.Gateway.__del__ = _end_of_our_client
 
 
 @pytest.fixture(autouse=True)

@@ -56,6 +56,13 @@ def test_a_list_of_a_submit_description_takes_no_comma():
         templating.quote_list_item("/a,/b")
 
 
+@pytest.mark.parametrize("path", ["/a\\/b", "/a/\\b", "/a\\\\b"])
+def test_a_log_takes_no_backslash_beside_a_separator(path):
+    with pytest.raises(ConfigError, match="backslash beside"):
+        templating.quote_log(path)
+    assert templating.quote_log("/a\\b/c") == "/a\\b/c"
+
+
 @given(st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"])))
 def test_a_shell_reads_back_what_was_quoted(text):
     (word,) = shlex.split(templating.quote_shell(text))

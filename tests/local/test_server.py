@@ -22,9 +22,6 @@ with GatewayServer() as server:
     os.kill(os.getpid(), 9)
 """
 
-# A stock cluster closes its gateway, whose __del__ closes it again and raises; nothing that is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def connect(server, password=None):
     auth = BasicAuth(password=password or server.password)

@@ -15,7 +15,7 @@ def ad(proc: int, status: int, **more: object) -> dict[str, object]:
         "ClusterId": 7,
         "ProcId": proc,
         "JobStatus": status,
-        "EnteredCurrentStatus": time.time() - 200,
+        "EnteredCurrentStatus": time.time() - 9030,  # far from the next minute
         **more,
     }
 
@@ -34,7 +34,7 @@ def test_a_terminal_shows_a_line_for_each_job_and_the_counts() -> None:
     found = jobs()
     lines = str(found).splitlines()
     assert lines[0].split() == ["Job", "Status", "For", "Starts", "Machine", "Why"]
-    assert lines[1].split()[:7] == ["7.0", "running", "3", "min", "20", "s", "1"]
+    assert lines[1].split()[:7] == ["7.0", "running", "2", "h", "30", "min", "1"]
     assert "node17.example.org" in lines[1]
     assert lines[2].split()[:2] == ["7.1", "idle"]
     assert lines[-1] == "1 running, 1 idle, 1 held"

@@ -153,8 +153,10 @@ def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path)
     with cluster.get_client() as client:
         client.wait_for_workers(2, timeout=60)
         goes, stays = client.run(lambda dask_worker: dask_worker.name).items()
-        held = [client.submit(run, n, workers=[goes[0]], allow_other_workers=True) for n in range(5)]
-        client.gather(held)
+        held = []
+        for n in range(5):  # one after another, so that none is stolen by the other worker
+            held.append(client.submit(run, n, workers=[goes[0]], allow_other_workers=True))
+            held[-1].result()
         assert all(client.who_has(future)[future.key] == (goes[0],) for future in held)
         pool.run("condor_vacate_job", JobId.of_worker(goes[1]))
         wait_until(lambda: goes[1] not in names(client), what="the evicted worker has gone")

@@ -188,8 +188,10 @@ def test_an_eviction_hands_the_data_over(runtime: str, images: Images, new_clust
         client.wait_for_workers(2, timeout=PATIENCE)
         workers = client.scheduler_info()["workers"]
         leaving, staying = sorted(workers)
-        futures = client.map(token, range(5), workers=[leaving], allow_other_workers=True, pure=False)
-        before = client.gather(futures)
+        futures, before = [], []
+        for number in range(5):  # one after another, so that none is stolen by the other worker
+            futures.append(client.submit(token, number, workers=[leaving], allow_other_workers=True))
+            before.append(futures[-1].result())
         assert len(client.has_what()[leaving]) == 5
         job = workers[leaving]["name"].removeprefix("htcondor-").rpartition("-")[0]
         pool.run("condor_vacate_job", job)

@@ -253,7 +253,7 @@ def worker_start(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
             nonlocal count
             count += 1
             with tempfile.TemporaryDirectory(dir=directory) as scratch:
-                for file in ("worker.sh", "worker_preload.py"):
+                for file in ("worker.sh", "worker_start.py", "worker_preload.py"):
                     Path(scratch, file).write_bytes((staged / file).read_bytes())
                 Path(scratch, ".job.ad").write_text(f"ClusterId = {count}\nProcId = 0\nNumShadowStarts = 1\n")
                 return run(["/bin/sh", "worker.sh"], f"htcondor-{count}.0-1", Path(scratch))

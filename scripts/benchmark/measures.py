@@ -31,7 +31,7 @@ WAITING = "false"  # requirements that no slot fulfils: the jobs wait, and no wo
 
 def submit(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
     """Ask for n workers, from the call to its return."""
-    sizes = {1: 8, 10: 5, 100: 5} if quick else {1: 25, 10: 25, 100: 15, 1000: 10, 10000: 3}
+    sizes = {1: 8, 10: 5, 100: 5} if quick else {1: 25, 10: 25, 100: 15, 1000: 10, 10000: 6}
     cluster = gateway.new_cluster(requirements=WAITING)
     bare = Bare(directory / "submit", cluster, WAITING)
     goals = {1: 1.5, 10: 1.5, 100: 1.1, 1000: 1.1, 10000: 1.1}

@@ -219,7 +219,9 @@ class Fleet:
         if not workers:
             return
         with self._change():
-            kept = await self.scheduler.retire(workers, config.seconds("retire-timeout"), unoccupied=unoccupied)
+            kept = await self.scheduler.retire(
+                workers, config.seconds("retire-timeout"), unoccupied=unoccupied, force=force
+            )
         if force:
             await self._remove(jobs[name] for name in kept)
         elif kept and not unoccupied:

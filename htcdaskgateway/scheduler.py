@@ -146,7 +146,9 @@ class SchedulerLink:
         with _explained("tell its versions"):
             return dict(await asyncio.wait_for(self.comm.htcdaskgateway_versions(), self.timeout))
 
-    async def retire(self, names: list[str], timeout: float, *, unoccupied: bool = False) -> list[str]:
+    async def retire(
+        self, names: list[str], timeout: float, *, unoccupied: bool = False, force: bool = False
+    ) -> list[str]:
         """Retire workers, so that their data moves to others.
 
         Parameters
@@ -157,16 +159,21 @@ class SchedulerLink:
             How long that may take, in seconds.
         unoccupied : bool
             Only those that process nothing at that moment.
+        force : bool
+            Close those, too, whose data cannot be moved; their jobs are to be removed at once.
 
         Returns
         -------
         list of str
-            The names of those that stay, because their data could not be moved or they have got work.
+            The names of those that stay, because their data could not be moved or they have got work; with
+            `force` of those that were closed all the same.
         """
         with _explained("retire workers"):
             return list(
                 await asyncio.wait_for(
-                    self.comm.htcdaskgateway_retire(names=names, timeout=timeout, unoccupied=unoccupied),
+                    self.comm.htcdaskgateway_retire(
+                        names=names, timeout=timeout, unoccupied=unoccupied, force=force
+                    ),
                     timeout + self.timeout,
                 )
             )

@@ -81,6 +81,33 @@ def test_the_last_workers_result_goes_only_with_scale_0(cluster, pool):
         assert client.submit(sum, [5, 6]).result(60) == 11
 
 
+def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_path):
+    """Dask gives a task up after the fourth worker that died under it."""
+    begun, flag = tmp_path / "begun", tmp_path / "flag"
+
+    def wait(begun=str(begun), flag=str(flag)):
+        import os
+        import time
+
+        with open(begun, "a") as file:
+            file.write("x")
+        while not os.path.exists(flag):
+            time.sleep(0.05)
+        return 7
+
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        held = client.submit(sum, [1, 2])  # a result that has nowhere to go
+        held.result(60)
+        task = client.submit(wait)
+        for time in range(1, 6):
+            wait_until(lambda time=time: begun.exists() and len(begun.read_text()) == time, what=f"start {time}")
+            cluster.scale(0)
+            cluster.scale(1)
+        flag.touch()
+        assert task.result(60) == 7
+
+
 @pytest.mark.filterwarnings("ignore:worker jobs on hold")
 def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     cluster = new_cluster(requirements="TARGET.Cpus >= 1")

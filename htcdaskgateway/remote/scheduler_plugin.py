@@ -157,11 +157,14 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         workers = {str(ws.name): ws.versions for ws in self.scheduler.workers.values()}
         return {"scheduler": get_versions(), "workers": workers}
 
-    async def retire(self, names: list[str], timeout: float, unoccupied: bool = False) -> list[str]:
+    async def retire(
+        self, names: list[str], timeout: float, unoccupied: bool = False, force: bool = False
+    ) -> list[str]:
         """Move the data of these workers to others and close them; return those that had to be kept.
 
         A worker whose data has nowhere to go, or is not moved within `timeout` seconds, goes on working.
-        `unoccupied`: so does one that has got a task since it was chosen.
+        `unoccupied`: so does one that has got a task since it was chosen. `force`: none is kept; those that would
+        have been are closed with what they hold, and their jobs are to be removed at once.
         """
         stimulus = f"htcdaskgateway-retire-{time.time()}"
         chosen = {name: ws for name, ws in self.own().items() if name in set(names)}
@@ -182,4 +185,8 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
                     self.scheduler.handle_worker_status_change(Status.running, ws, stimulus)
                     message = {"op": "worker-status-change", "status": "running", "stimulus_id": stimulus}
                     self.scheduler.stream_comms[ws.address].send(message)
-        return [name for name, ws in chosen.items() if self.scheduler.workers.get(ws.address) is ws]
+        kept = [name for name, ws in chosen.items() if self.scheduler.workers.get(ws.address) is ws]
+        for name in kept if force else ():
+            # As an expected end. Otherwise the tasks that it runs would be blamed, and fail after some of these.
+            await self.scheduler.remove_worker(chosen[name].address, stimulus_id=stimulus, expected=True)
+        return kept

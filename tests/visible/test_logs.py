@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import dask
 import pytest
 from dask_gateway.client import GatewayWarning
 from support import PATIENCE, Pool, Tools, wait_until
@@ -52,6 +53,7 @@ def test_a_spooled_job_leaves_the_queue_when_nobody_fetches_its_output(
 ) -> None:
     cluster = new_cluster(spool=True, max_held_time=3)
     with_workers(cluster, 1)
+    dask.config.set({"htcdaskgateway.retire-grace": "60s"})  # it ends by itself, on a slow machine too
     cluster.scale(0)
     assert [ad["JobStatus"] for ad in pool.ads("-constraint", cluster.fleet.constraint)] == [4]
     assert len(cluster.jobs().live) == 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool
+from htcdaskgateway.local import LocalSystem, PersonalPool
 
 # A personal pool has no cgroups that would notice; this is the policy in HTCondor's manual for such machines.
 TOO_MUCH = "(MemoryUsage > RequestMemory) =?= true"
@@ -24,21 +24,9 @@ MEMORY_POLICY = {
 }
 
 
-@pytest.fixture(scope="session")
-def strict_pool() -> Iterator[PersonalPool]:
-    """A pool with that policy."""
-    with PersonalPool(cpus=4, config=MEMORY_POLICY) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="session")
-def its_server() -> Iterator[GatewayServer]:
-    with GatewayServer() as server:
-        yield server
-
-
-@pytest.fixture
-def system(strict_pool: PersonalPool, its_server: GatewayServer) -> Iterator[LocalSystem]:
-    """That pool and a gateway server, in force during a test only: other folders' tests have another system."""
-    with LocalSystem(pool=strict_pool, server=its_server) as running:
+# Not "package": a folder without __init__.py is none, and the system would stay in force for other tests.
+@pytest.fixture(scope="module")
+def system() -> Iterator[LocalSystem]:
+    """A pool with that policy, and a gateway server."""
+    with LocalSystem(pool=PersonalPool(cpus=4, config=MEMORY_POLICY)) as running:
         yield running

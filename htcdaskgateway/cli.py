@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
 import click
 from dask_gateway import GatewayClusterError, GatewayServerError
 
-from . import __version__, staging
+from . import __version__, materialization, staging
 from .condor import Condor
 from .errors import HTCDaskGatewayError
 from .fleet import cluster_constraint
@@ -70,10 +69,22 @@ def _gateway(address: str | None) -> Iterator[HTCGateway]:
 
 def _jobs(constraint: str) -> dict[str, WorkerJobs]:
     """Return the user's worker jobs that fulfil `constraint`, by the name of their cluster."""
-    found = defaultdict(list)
-    for ad in asyncio.run(Condor().query(constraint, [*ATTRIBUTES, CLUSTER_ATTRIBUTE])):
-        found[str(ad[CLUSTER_ATTRIBUTE])].append(ad)
-    return {name: WorkerJobs.from_ads(ads) for name, ads in found.items()}
+    return asyncio.run(_look(Condor(), constraint))
+
+
+async def _look(condor: Condor, constraint: str) -> dict[str, WorkerJobs]:
+    making = await materialization.factories(condor, constraint)
+    ads = await condor.query(constraint, [*ATTRIBUTES, CLUSTER_ATTRIBUTE])
+    found = {}
+    for name in {_cluster_of(ad) for ad in [*making, *ads]}:
+        made = WorkerJobs.from_ads(ad for ad in ads if _cluster_of(ad) == name)
+        late = materialization.unmaterialized([ad for ad in making if _cluster_of(ad) == name], made)
+        found[name] = WorkerJobs.ordered([*made, *late])
+    return found
+
+
+def _cluster_of(ad: Mapping[str, Any]) -> str:
+    return str(ad[CLUSTER_ATTRIBUTE])
 
 
 def _known(gateway: HTCGateway, name: str) -> bool:

@@ -210,6 +210,12 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         noted = None if self._fresh else await link.noted("spec")
         if noted:
             self._spec = WorkerSpec.from_dict({**noted, **self._worker})
+            if self._spec.max_idle != noted.get("max_idle"):
+                # Who does not know of it would not count the jobs that the schedd has still to make.
+                raise ConfigError(
+                    f"max_idle={self._spec.max_idle!r} was given, but the cluster was made with "
+                    f"{noted.get('max_idle')!r}, which stays; make a new cluster"
+                )
         if self._worker or not noted:
             await link.note(spec=self.spec.to_dict())
         if self._fresh:

@@ -323,7 +323,7 @@ class Condor:
                 stderr=done.stderr + done.stdout,
                 hint="look with `condor_q`; scale(n) counts the jobs before it submits",
             )
-        # Without late materialization -terse prints one range for all that one submit queued.
+        # -terse prints one range for all that one submit queued or, with late materialization, will queue.
         return int(ranges[0][0]), sum(int(last) - int(first) + 1 for _, first, _, last in ranges)
 
     async def query(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Any]]:
@@ -376,13 +376,45 @@ class Condor:
             if int(counted[1]) == 0:
                 return []
             # There are jobs now: either they have come between the two, or the tool does not print them.
-        raise CondorError(
-            "condor_q answered something that is not a list of jobs",
-            command=done.command,
-            returncode=done.returncode,
-            stderr=(done.stderr + done.stdout)[-2000:],
-            hint="is condor_q a wrapper script of your site? Run the command by hand and look",
-        )
+        raise _no_list(done)
+
+    async def query_factories(self, constraint: str, attributes: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return the ads of the factories that make the jobs of the user's submits with late materialization.
+
+        HTCondor says nothing when there is none, and has no form of the question that always answers.
+
+        Parameters
+        ----------
+        constraint : str
+            A ClassAd expression.
+        attributes : sequence of str
+            The attributes to ask for.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        ads: _Ads[Mapping[str, Any]] = _Ads(lambda ad: ad)
+        arguments = ["-factory", "-constraint", constraint, "-json", "-attributes", ",".join(attributes)]
+        done = await self.run("condor_q", *self._address(), *arguments, take=ads.take)
+        if done.returncode != 0:
+            raise await self.failure(done, "the queue could not be read")
+        if not ads.complete and _ARRAY.search(done.stdout):
+            raise _no_list(done)
+        return ads.made
+
+    async def edit(self, cluster: int, attribute: str, value: str) -> None:
+        """Set an attribute of the user's HTCondor cluster `cluster` to a ClassAd expression.
+
+        Raises
+        ------
+        CondorError
+            It could not be set, or there is no such cluster.
+        """
+        done = await self.run("condor_qedit", *self._address(), str(cluster), attribute, value)
+        if done.returncode != 0:
+            raise await self.failure(done, f"{attribute} of the HTCondor cluster {cluster} could not be set")
 
     async def has_slot(self, constraint: str, *, timeout: float | None = None) -> bool:
         """Tell whether the pool shows a slot that fulfils `constraint`.
@@ -491,6 +523,16 @@ class Condor:
         done = await self.run("condor_transfer_data", *self._address(), "-constraint", constraint)
         if done.returncode != 0:
             raise await self.failure(done, "the output of the spooled jobs could not be fetched")
+
+
+def _no_list(done: Completed) -> CondorError:
+    return CondorError(
+        "condor_q answered something that is not a list of jobs",
+        command=done.command,
+        returncode=done.returncode,
+        stderr=(done.stderr + done.stdout)[-2000:],
+        hint="is condor_q a wrapper script of your site? Run the command by hand and look",
+    )
 
 
 class _Ads(Generic[T]):

@@ -24,6 +24,7 @@ _COUNTED = (JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD)
 ERROR = "<pre class='htcdaskgateway-error' style='color: #b00020; white-space: pre-wrap'>"
 """How the HTML of an error begins."""
 
+# The jobs that the schedd has still to make come after all others.
 _FIRST = (JobStatus.HELD, JobStatus.SUSPENDED, JobStatus.RUNNING, JobStatus.IDLE)
 
 
@@ -132,7 +133,8 @@ def status_html(cluster: HTCGatewayCluster) -> str:
     text = _table(rows)
     seen = cluster.seen
     if seen is not None:
-        counts = [(status.name.capitalize(), len(seen.having(status))) for status in _COUNTED]
+        counted = [*_COUNTED, *([JobStatus.UNMATERIALIZED] if seen.having(JobStatus.UNMATERIALIZED) else [])]
+        counts = [(status.name.capitalize(), len(seen.having(status))) for status in counted]
         text += f"<p style='margin: 6px 0 0 0'><b>HTCondor jobs</b></p>{_table(counts)}"
     return f"<div class='htcdaskgateway-status'>{text}</div>"
 

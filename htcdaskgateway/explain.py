@@ -16,6 +16,7 @@ from .jobs import SPOOLING, JobStatus, WorkerJob, WorkerJobs
 if TYPE_CHECKING:
     from .fleet import Fleet
 
+_WAITING = (JobStatus.IDLE, JobStatus.UNMATERIALIZED)
 _ANALYSES = 3
 """How many submits are analyzed at most: each costs HTCondor a look at all slots of the pool."""
 
@@ -293,12 +294,12 @@ def _line(text: str) -> str:
 
 
 async def _waiting(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
-    """Explain the idle jobs; those of one submit are alike."""
+    """Explain the idle jobs; those of one submit are alike, also those that the schedd has still to make."""
     idle = jobs.having(JobStatus.IDLE)
     submits = Counter(job.id.cluster for job in idle)
     findings = []
     for cluster, _ in submits.most_common(_ANALYSES):
-        group = tuple(job for job in idle if job.id.cluster == cluster)
+        group = tuple(job for job in jobs if job.id.cluster == cluster and job.status in _WAITING)
         try:
             said = parse_analysis(await fleet.condor.analyze(str(group[0].id)))
         except CondorError as error:

@@ -7,11 +7,12 @@ import contextlib
 import logging
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from dask_gateway.client import GatewayWarning
 
-from . import config
+from . import config, materialization
 from .condor import Condor, quote_classad
 from .errors import CondorError, HTCDaskGatewayError, ScaleError
 from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs, ids_constraint
@@ -86,7 +87,11 @@ class Fleet:
 
     async def _look(self) -> WorkerJobs:
         asked_at = time.monotonic()
-        jobs = WorkerJobs.ordered(await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad))
+        late = bool(self.staging.spec.max_idle)
+        # Before the jobs, so that none is made between the two unseen.
+        making = await materialization.factories(self.condor, self.constraint) if late else []
+        made = await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
+        jobs = WorkerJobs.ordered([*made, *materialization.unmaterialized(making, made)])
         if asked_at > self._seen_at:
             self.seen, self._seen_at = jobs, asked_at
             self._report_holds()
@@ -142,6 +147,8 @@ class Fleet:
                 # A cluster that nobody else can know of yet has no jobs; everywhere else the schedd is asked.
                 live = WorkerJobs() if self._fresh else (await self._look()).live
                 self._fresh = False
+                if not grow_only:
+                    live = await self._unmake(live, n)
                 if len(live) < n:
                     submitted = True
                     await self._submit(n - len(live))
@@ -171,11 +178,30 @@ class Fleet:
         """
         await self._stop_settling()
         async with self._scaling:
-            live = (await self._look()).live
+            before = (await self._look()).live
+            live = await self._unmake(before, len(before) - waiting)
+            waiting -= len(before) - len(live)
+            if waiting < 0:
+                await self._submit(-waiting)
             named = {JobId.of_worker(name) for name in workers}
             idle = [job for job in live if job.id in named and job.worker_name]
-            await self._release([*_waiting_first(live)[:waiting], *idle], force=False, unoccupied=True)
+            await self._release([*_waiting_first(live)[: max(0, waiting)], *idle], force=False, unoccupied=True)
             await self.scheduler.note(wanted=len((await self.look()).live))
+
+    async def _unmake(self, live: WorkerJobs, n: int) -> WorkerJobs:
+        """Where there are more than `n` jobs, stop factories that have jobs to make, the newest first.
+
+        Returns the jobs that remain. They may be fewer than `n`, because a factory stops as a whole.
+        """
+        unmade = Counter(job.id.cluster for job in live.having(JobStatus.UNMATERIALIZED))
+        surplus = len(live) - n
+        for cluster in sorted(unmade, reverse=True):
+            if surplus > 0:
+                with self._change():
+                    await materialization.stop(self.condor, cluster)
+                surplus -= unmade[cluster]
+        # Some may have been made meanwhile.
+        return (await self._look()).live if unmade and len(live) > n else live
 
     async def _submit(self, count: int) -> None:
         spec = self.staging.spec
@@ -294,6 +320,7 @@ class Fleet:
                 len(live),
                 wanted,
             )
+            live = await self._unmake(live, wanted)
             await self._remove([job.id for job in live[wanted:]])
             return False, True
 

@@ -41,8 +41,13 @@ SPOOLING = 16
 
 
 class JobStatus(enum.IntEnum):
-    """``JobStatus`` of a job's ad (HTCondor's manual, *Job ClassAd Attributes*)."""
+    """``JobStatus`` of a job's ad (HTCondor's manual, *Job ClassAd Attributes*).
 
+    UNMATERIALIZED is none of HTCondor's: a job that has been submitted with ``max_idle``, and that the schedd will
+    make when others have started.
+    """
+
+    UNMATERIALIZED = -1
     IDLE = 1
     RUNNING = 2
     REMOVED = 3
@@ -52,7 +57,7 @@ class JobStatus(enum.IntEnum):
     SUSPENDED = 7
 
 
-LIVE = frozenset({JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD, JobStatus.SUSPENDED})
+LIVE = frozenset({JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD, JobStatus.SUSPENDED, JobStatus.UNMATERIALIZED})
 """The states in which a job is, or can become, a worker again."""
 
 
@@ -177,9 +182,11 @@ class WorkerJobs(list[WorkerJob]):
         return WorkerJobs(job for job in self if job.status is status)
 
     def summary(self) -> str:
-        """Return how many jobs run, wait and are held, in words."""
-        counts = ((JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held"))
+        """Return how many jobs run, wait and are held, and how many the schedd has still to make, in words."""
+        counts = [(JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held")]
         having = Counter(job.status for job in self)
+        if having[JobStatus.UNMATERIALIZED]:
+            counts.append((JobStatus.UNMATERIALIZED, "unmaterialized"))
         return ", ".join(f"{having[status]} {word}" for status, word in counts)
 
     def __str__(self) -> str:

@@ -37,8 +37,8 @@ _OURS = frozenset(
         "universe",
     ]
 )
-# Late materialization: jobs that are not in the queue yet.
-_UNCOUNTED = frozenset(["max_idle", "max_materialize"])
+# Late materialization: jobs that are not in the queue yet, which are counted only where `max_idle` is the option.
+_UNCOUNTED = frozenset(["max_idle", "max_materialize", "my.jobmaterializemaxidle", "+jobmaterializemaxidle"])
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,10 @@ class WorkerSpec:
         Where the output of the workers goes; None for ``logs/`` in the staging directory.
     spool : bool
         Send the input files to the schedd, for one that does not see the staging directory.
+    max_idle : int or None
+        How many jobs of one submit may wait in the queue (or be held) at a time: the schedd makes the others as
+        those start, until ``max_idle_time`` after the submit (HTCondor's late materialization). None: all wait in
+        the queue. It stays as it was when the cluster was made.
     max_idle_time, max_held_time : float
         How long a job may wait in the queue or be held before HTCondor removes it, in seconds.
     """
@@ -128,6 +132,7 @@ class WorkerSpec:
     rank: str | None
     log_directory: str | None
     spool: bool
+    max_idle: int | None
     max_idle_time: float
     max_held_time: float
 
@@ -162,6 +167,11 @@ class WorkerSpec:
             values["container_image"] = None
         if values["container_runtime"] == "apptainer" and values["container_image"] is None:
             raise ConfigError("container_runtime='apptainer' needs a container_image")
+        if values["spool"] and values["max_idle"] is not None:
+            raise ConfigError(
+                f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
+                "later whose files are spooled"
+            )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,7 +303,7 @@ def _directives(value: Any, name: str) -> dict[str, str]:
         if str(key).lower() in _UNCOUNTED:
             raise ConfigError(
                 f"{name}: {key!r} makes HTCondor hold jobs back where condor_q does not count them, so that "
-                "scale(n) would submit them again; leave it out, and ask for fewer workers at a time"
+                "scale(n) would submit them again; the option max_idle does the same, and counts them"
             )
         if str(key).lower() in _OURS:
             raise ConfigError(f"{name}: {key!r} is written by htcdaskgateway itself and cannot be replaced")
@@ -358,6 +368,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "rank": _optional(_expression),
     "log_directory": _optional(_text),
     "spool": _flag,
+    "max_idle": _optional(_count),
     "max_idle_time": config.parse_seconds,
     "max_held_time": config.parse_seconds,
 }

@@ -21,9 +21,10 @@ from typing import Any
 import psutil
 
 from .pairs import Fact, timed
-from .world import DEADLINE, Bare, empty_queue, settled, tool
+from .world import DEADLINE, Bare, empty_queue, jobs_of, settled, tool
 
 WAITING = "false"
+MAX_IDLE = 100
 HANDSHAKES_AT_ONCE = 50
 WINDOW = 20.0
 
@@ -80,20 +81,25 @@ def jobs(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
 
 
 def materialization(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:
-    """Submit the same jobs with late materialization: what it costs, and what condor_q then says."""
-    for n in (10_000,) if quick else (10_000, 100_000):
-        cluster = gateway.new_cluster(requirements=WAITING)
-        staged = Path(os.environ["HTCDASK_STAGEDIR"]) / cluster.name
-        command = ("worker.sub", "-terse", "-append", "max_idle = 100", "-queue", str(n))
+    """Ask for as many jobs with late materialization, of which few are in the queue at a time."""
+    for n in (1000, 10_000) if quick else (1000, 10_000, 100_000):
+        what = f"{n} jobs, max_idle={MAX_IDLE}"
+        cluster = gateway.new_cluster(requirements=WAITING, max_idle=MAX_IDLE)
         before = own_pool("condor_schedd")
-        submitted = timed(lambda: tool("condor_submit", *command, cwd=staged))
-        yield Fact(f"{n} jobs, max_idle = 100: submit", submitted, "s")
-        time.sleep(WINDOW)  # the schedd makes jobs of it in its own time
-        yield Fact(f"{n} jobs, max_idle = 100: memory of the schedd", own_pool("condor_schedd") - before, "MiB")
-        seen = cluster.gateway.sync(cluster.fleet.look, 0)
-        yield Fact(f"{n} jobs, max_idle = 100: jobs that condor_q shows", len(seen), "jobs")
-        yield Fact(f"{n} jobs, max_idle = 100: shutdown", timed(cluster.shutdown), "s")
-        yield Fact(f"{n} jobs, max_idle = 100: until the queue is empty", timed(empty_queue), "s")
+        yield Fact(f"{what}: scale", timed(lambda: cluster.scale(n)), "s")
+        settled(cluster)
+        deadline = time.monotonic() + DEADLINE
+        while jobs_of(cluster.name) < MAX_IDLE:  # the schedd makes them in its own time
+            if time.monotonic() > deadline:
+                raise RuntimeError("the schedd makes no jobs")
+            time.sleep(0.5)
+        yield Fact(f"{what}: memory of the schedd", own_pool("condor_schedd") - before, "MiB")
+        yield Fact(f"{what}: look", timed(lambda: cluster.gateway.sync(cluster.fleet.look, 0)), "s")
+        yield Fact(f"{what}: one more", timed(lambda: cluster.scale(n + 1)), "s")
+        settled(cluster)
+        yield Fact(f"{what}: half of them removed", timed(lambda: cluster.scale(n // 2)), "s")
+        yield Fact(f"{what}: shutdown of the other half", timed(cluster.shutdown), "s")
+        yield Fact(f"{what}: until the queue is empty", timed(empty_queue), "s")
 
 
 def connections(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact]:

@@ -221,6 +221,23 @@ BANNER = "echo '*** welcome to the pool: [maintenance] on {Monday} ***'"
 WARNING = "echo 'WARNING: your quota [90%] is nearly used; AUTHENTICATE again soon' >&2"
 
 
+def test_killed_schedd_makes_no_jobs_that_have_been_taken_back(trouble, new_cluster, pool):
+    cluster = new_cluster(requirements='Machine == "nowhere"', max_idle=3)
+    cluster.scale(20)
+    wait_until(lambda: len(pool.jobs(cluster.name)) == 3)
+    cluster.scale(2)
+    trouble.kill_daemon("condor_schedd")
+    trouble.wait_for_schedd()
+    # With less in the queue than may wait, a factory that goes on would make the next at once.
+    (kept, removed) = pool.jobs(cluster.name)
+    pool.run("condor_rm", f"{removed['ClusterId']}.{removed['ProcId']}")
+    jobs_stay(pool, cluster.name, 1, seconds=5)
+    assert len(cluster.gateway.sync(cluster.fleet.look, 0).live) == 1
+    cluster.scale(4)
+    wait_until(lambda: len(pool.jobs(cluster.name)) == 4)
+    assert kept["ProcId"] in {job.id.proc for job in cluster.gateway.sync(cluster.fleet.look, 0)}
+
+
 def test_noise_around_the_tools_answers_changes_no_count(tool_calls, new_cluster, pool):
     noise = f"{BANNER}; {WARNING}"
     for tool in ("condor_submit", "condor_q", "condor_rm"):

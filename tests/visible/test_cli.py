@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def test_jobs_that_the_server_has_forgotten_are_listed_and_stopped(tmp_path: Pat
     assert "gone1  gone" in ok("list")
     ok("stop", "gone1")
     assert not pool.jobs("gone1")
+
+
+def test_jobs_that_the_schedd_has_still_to_make_are_counted(new_cluster: Callable[..., Any], pool: Pool) -> None:
+    cluster = new_cluster(requirements='Machine == "nowhere"', max_idle=2)
+    cluster.scale(100)
+    wait_until(lambda: len(pool.jobs(cluster.name)) == 2)
+    counts = "0 running, 2 idle, 0 held, 98 unmaterialized"
+    assert counts in ok("list")
+    told = ok("jobs", cluster.name)
+    assert "… and 40 more" in told
+    assert counts in told
 
 
 @pytest.mark.parametrize("command", ["jobs", "logs", "stop"])

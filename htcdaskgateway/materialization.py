@@ -61,11 +61,11 @@ def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Iterable[WorkerJob]) 
         try:
             cluster, total = int(ad["ClusterId"]), int(ad["TotalSubmitProcs"])
             following = max(int(ad["JobMaterializeNextProcId"]), newest[cluster])
-            queued_at = float(ad["QDate"])
+            submitted = float(ad["QDate"])
         except (KeyError, TypeError, ValueError) as error:
             raise CondorError(f"condor_q described a job factory in a way that cannot be read: {ad}") from error
         for proc in range(following, total):
-            yield WorkerJob(JobId(cluster, proc), JobStatus.UNMATERIALIZED, queued_at=queued_at, since=queued_at)
+            yield WorkerJob(JobId(cluster, proc), JobStatus.UNMATERIALIZED, since=submitted)
 
 
 async def stop(condor: Condor, cluster: int) -> None:

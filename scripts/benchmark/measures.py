@@ -368,10 +368,21 @@ def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
         )
 
     rounds = 6 if quick else 15
-    yield pairs(
-        f"the state of {n} jobs", "one condor_q", lambda: cluster.gateway.sync(look_alone), by_hand, rounds=rounds,
-        goal=1,
-    )  # fmt: skip
+    for against, other in (
+        ("one condor_q, same attributes, not decoded", by_hand),
+        (
+            "one condor_q -nobatch",
+            lambda: timed(lambda: tool("condor_q", "-constraint", fleet.constraint, "-nobatch")),
+        ),
+    ):
+        yield pairs(
+            f"the state of {n} jobs",
+            against,
+            lambda: cluster.gateway.sync(look_alone),
+            other,
+            rounds=rounds,
+            goal=1,
+        )
     for who, work, goal in (
         ("nothing to do", lambda: asyncio.sleep(0.5), None),
         ("a look, garbage collector aside", uncollected, 10.0),

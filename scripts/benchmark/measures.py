@@ -31,7 +31,7 @@ WAITING = "false"  # requirements that no slot fulfils: the jobs wait, and no wo
 
 def submit(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
     """Ask for n workers, from the call to its return."""
-    sizes = {1: 8, 10: 5, 100: 5} if quick else {1: 25, 10: 25, 100: 15, 1000: 10, 10000: 6}
+    sizes = {1: 8, 10: 5, 100: 5} if quick else {1: 25, 10: 25, 100: 15, 1000: 10, 10000: 10}
     cluster = gateway.new_cluster(requirements=WAITING)
     bare = Bare(directory / "submit", cluster, WAITING)
     goals = {1: 1.5, 10: 1.5, 100: 1.1, 1000: 1.1, 10000: 1.1}
@@ -87,7 +87,7 @@ def submit(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
             "dask-jobqueue",
             lambda n=n: first(n),
             lambda n=n: jobqueue_submit(n),
-            rounds=3 if quick else 10 if n < 100 else 5,
+            rounds=3 if quick else 10,
             goal=1,
         )
     cluster.shutdown()
@@ -199,7 +199,7 @@ def ready(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
                 "dask-jobqueue (no TLS)",
                 lambda n=n: ours(n),
                 lambda n=n: jobqueue_ready(n),
-                rounds=2 if quick else 10 if n == 1 else 5,
+                rounds=2 if quick else 10,
                 goal=1,
             )
     cluster.shutdown()

@@ -34,7 +34,7 @@ def markdown(cells: list[str]) -> str:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, smaller numbers")
+    parser.add_argument("--quick", action="store_true", help="two to three minutes: fewer rounds, smaller numbers")
     parser.add_argument("--limits", action="store_true", help="measure where the next limits are instead")
     every = [*MEASURES, *LIMITS]
     parser.add_argument("--only", action="append", choices=every, help="just this measurement; can be repeated")

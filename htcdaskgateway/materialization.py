@@ -6,8 +6,7 @@ the ad of the submit's *factory*: without that, ``scale(n)`` twice would submit 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from .condor import Condor
@@ -39,14 +38,14 @@ async def factories(condor: Condor, constraint: str) -> list[Mapping[str, Any]]:
     return [ad for ad in ads if ad.get("JobFactoryPaused") not in _OVER]
 
 
-def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Iterable[WorkerJob]) -> Iterator[WorkerJob]:
+def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Collection[WorkerJob]) -> Iterator[WorkerJob]:
     """Return the jobs that these factories have still to make.
 
     Parameters
     ----------
     ads : iterable of mapping
         What `factories` returned.
-    made : iterable of WorkerJob
+    made : collection of WorkerJob
         The jobs that there were afterwards: one that has been made meanwhile is not counted twice.
 
     Raises
@@ -54,13 +53,11 @@ def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Iterable[WorkerJob]) 
     CondorError
         An ad does not describe a factory.
     """
-    newest: Counter[int] = Counter()
-    for job in made:
-        newest[job.id.cluster] = max(newest[job.id.cluster], job.id.proc + 1)
     for ad in ads:
         try:
             cluster, total = int(ad["ClusterId"]), int(ad["TotalSubmitProcs"])
-            following = max(int(ad["JobMaterializeNextProcId"]), newest[cluster])
+            newest = max((job.id.proc for job in made if job.id.cluster == cluster), default=-1)
+            following = max(int(ad["JobMaterializeNextProcId"]), newest + 1)
             submitted = float(ad["QDate"])
         except (KeyError, TypeError, ValueError) as error:
             raise CondorError(f"condor_q described a job factory in a way that cannot be read: {ad}") from error

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from .pairs import Fact, timed
-from .world import DEADLINE, Bare, empty_queue, jobs_of, settled, tool
+from .world import DEADLINE, Bare, empty_queue, jobs_of, settled, tool, until
 
 WAITING = "false"
 MAX_IDLE = 100
@@ -88,11 +88,8 @@ def materialization(gateway: Any, directory: Path, quick: bool) -> Iterator[Fact
         before = own_pool("condor_schedd")
         yield Fact(f"{what}: scale", timed(lambda: cluster.scale(n)), "s")
         settled(cluster)
-        deadline = time.monotonic() + DEADLINE
-        while jobs_of(cluster.name) < MAX_IDLE:  # the schedd makes them in its own time
-            if time.monotonic() > deadline:
-                raise RuntimeError("the schedd makes no jobs")
-            time.sleep(0.5)
+        # The schedd makes them in its own time.
+        until(lambda cluster=cluster: jobs_of(cluster.name) >= MAX_IDLE, "jobs that may wait")
         yield Fact(f"{what}: memory of the schedd", own_pool("condor_schedd") - before, "MiB")
         yield Fact(f"{what}: look", timed(lambda: cluster.gateway.sync(cluster.fleet.look, 0)), "s")
         yield Fact(f"{what}: one more", timed(lambda: cluster.scale(n + 1)), "s")

@@ -29,9 +29,9 @@ def in_the_queue(pool: Pool, cluster: Any, n: int) -> None:
     wait_until(lambda: len(pool.jobs(cluster.name)) == n, what=f"{n} jobs in the queue")
 
 
-def factory(pool: Pool, cluster: Any) -> str:
-    """Return what condor_q knows of the cluster's factories; nothing when they are gone."""
-    return pool.run("condor_q", "-factory", "-json", "-constraint", cluster.fleet.constraint).strip()
+def factory(pool: Pool, constraint: str) -> str:
+    """Return what condor_q knows of the factories; nothing when they are gone."""
+    return pool.run("condor_q", "-factory", "-json", "-constraint", constraint).strip()
 
 
 def test_what_is_still_to_be_made_counts_and_scaling_twice_submits_once(
@@ -60,7 +60,7 @@ def test_workers_come_one_after_another_and_nothing_is_left(new_cluster: Callabl
     assert len(looked(cluster)) == 1
     constraint = cluster.fleet.constraint
     cluster.shutdown()
-    wait_until(lambda: not pool.run("condor_q", "-factory", "-json", "-constraint", constraint).strip())
+    wait_until(lambda: not factory(pool, constraint), what="the factory leaves the schedd")
 
 
 @pytest.mark.parametrize(("n", "queued"), [(12, 5), (3, 3), (0, 0)])
@@ -75,7 +75,7 @@ def test_scaling_down_takes_first_what_is_not_made_yet(
     cluster.scale(n)
     assert len(looked(cluster)) == n
     if n == 0:
-        wait_until(lambda: not factory(pool, cluster), what="the factory leaves the schedd")
+        wait_until(lambda: not factory(pool, cluster.fleet.constraint), what="the factory leaves the schedd")
     else:
         # The schedd makes jobs in its own time, and here it makes those of a second submit, too.
         wait_until(lambda: len(pool.jobs(cluster.name)) >= queued)

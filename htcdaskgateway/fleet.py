@@ -92,6 +92,8 @@ class Fleet:
         making = await materialization.factories(self.condor, self.constraint) if late else []
         made = await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
         jobs = WorkerJobs.ordered([*made, *materialization.unmaterialized(making, made)])
+        # Ten thousand jobs take as long to forget as to sort: the event loop goes on between the two.
+        await asyncio.sleep(0)
         if asked_at > self._seen_at:
             self.seen, self._seen_at = jobs, asked_at
             self._report_holds()

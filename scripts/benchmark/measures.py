@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import json
 import os
 import re
@@ -13,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from operator import sub
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from distributed import Client
 
-from htcdaskgateway.jobs import ATTRIBUTES, WorkerJobs
+from htcdaskgateway.jobs import ATTRIBUTES
 
 from .pairs import Fact, Row, pairs, timed
 from .world import DEADLINE, Bare, as_new, empty_queue, jobs_of, settled, tool, until
@@ -334,28 +334,32 @@ def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
     settled(cluster)
     fleet = cluster.fleet
 
-    async def pauses(work: Any) -> tuple[float, float]:
-        """Return the longest pause of the event loop, and the longest that this thread worked without one."""
-        ticks = [(time.perf_counter(), time.thread_time())]
+    async def pauses(work: Callable[[], Awaitable[object]], collect: bool) -> tuple[float, float]:
+        """Return the longest work of one turn of the event loop, and by how much a timer was late, in seconds."""
+        turns, timers = [time.thread_time()], [time.perf_counter()]
 
-        async def tick() -> None:
+        async def turn() -> None:
+            while True:
+                await asyncio.sleep(0)
+                turns.append(time.thread_time())
+
+        async def timer() -> None:
             while True:
                 await asyncio.sleep(0.001)
-                ticks.append((time.perf_counter(), time.thread_time()))
+                timers.append(time.perf_counter())
 
-        ticking = asyncio.ensure_future(tick())
-        await work()
-        ticking.cancel()
-        steps = list(itertools.pairwise(ticks))
-        return max(b[0] - a[0] for a, b in steps), max(b[1] - a[1] for a, b in steps)
-
-    async def uncollected() -> WorkerJobs:
+        ticking = [asyncio.ensure_future(turn()), asyncio.ensure_future(timer())]
         # A full pass of the garbage collector goes over all objects of the process, and any code may begin it.
-        gc.disable()
+        if not collect:
+            gc.disable()
         try:
-            return await fleet.look(max_age=0)
+            await work()
+            turns.append(time.thread_time())
         finally:
             gc.enable()
+            for each in ticking:
+                each.cancel()
+        return max(map(sub, turns[1:], turns)), max(map(sub, timers[1:], timers))
 
     async def look_alone() -> float:
         begin = time.perf_counter()
@@ -383,17 +387,20 @@ def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
             rounds=rounds,
             goal=1,
         )
-    for who, work, goal in (
-        ("nothing to do", lambda: asyncio.sleep(0.5), None),
-        ("a look, garbage collector aside", uncollected, 10.0),
-        ("a look, garbage collector included", lambda: fleet.look(max_age=0), None),
+    for who, work, collect, goal in (
+        ("nothing to do", lambda: asyncio.sleep(0.5), False, None),
+        ("a look, garbage collector aside", lambda: fleet.look(max_age=0), False, 10.0),
+        ("a look, garbage collector included", lambda: fleet.look(max_age=0), True, None),
     ):
-        waits = sorted(cluster.gateway.sync(pauses, work) for _ in range(rounds))
-        works = sorted(worked * 1000 for _, worked in waits)
+        found = [cluster.gateway.sync(pauses, work, collect) for _ in range(rounds)]
+        turns, timers = (sorted(seconds * 1000 for seconds in each) for each in zip(*found, strict=True))
         title = f"the event loop with {who}: the longest"
-        yield Fact(f"{title} work without a pause, median", works[rounds // 2], "ms", goal)
-        yield Fact(f"{title} work without a pause, worst", works[-1], "ms", goal)
-        yield Fact(f"{title} pause by the clock, median", waits[rounds // 2][0] * 1000, "ms")
+        yield Fact(f"{title} turn, median", turns[rounds // 2], "ms", goal)
+        yield Fact(f"{title} turn, worst", turns[-1], "ms", goal)
+        yield Fact(f"{title} wait for a timer of 1 ms, median", timers[rounds // 2], "ms")
+    loops = sorted(seconds * 1000 for seconds in plain_loops(5e-3, 50 * rounds))
+    yield Fact("a plain loop that takes 5 ms at its fastest, median", loops[len(loops) // 2], "ms")
+    yield Fact("a plain loop that takes 5 ms at its fastest, worst", loops[-1], "ms")
     before = resource_mib()
     held = [cluster.gateway.sync(fleet._look) for _ in range(4)]
     yield Fact(
@@ -401,6 +408,20 @@ def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
     )
     cluster.shutdown()
     empty_queue()
+
+
+def plain_loops(seconds: float, times: int) -> list[float]:
+    """Return the CPU seconds of a loop that takes `seconds` at its fastest: what the machine adds to a time."""
+
+    def loop(n: int) -> float:
+        begin = time.thread_time()
+        for _ in range(n):
+            pass
+        return time.thread_time() - begin
+
+    n = 100_000
+    n = int(n * seconds / min(loop(n) for _ in range(100)))
+    return [loop(n) for _ in range(times)]
 
 
 def resource_mib() -> float:

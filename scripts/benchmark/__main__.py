@@ -42,6 +42,8 @@ def main() -> None:
         "--output", type=Path, help=f"where to write the figures (unless --quick: {TABLE.name} in docs/)"
     )
     arguments = parser.parse_args()
+    if arguments.output and not arguments.output.parent.is_dir():
+        parser.error(f"there is no directory {arguments.output.parent} to write to")
     output = arguments.output or (None if arguments.quick else TABLE)
     print(markdown(HEADER), markdown(["---"] * len(HEADER)), sep="\n", flush=True)
     limits = dict.fromkeys(("MAX_JOBS_PER_OWNER", "MAX_JOBS_PER_SUBMISSION", "MAX_JOBS_SUBMITTED"), 1_000_000)

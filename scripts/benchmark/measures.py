@@ -334,32 +334,26 @@ def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
     settled(cluster)
     fleet = cluster.fleet
 
-    async def pauses(work: Callable[[], Awaitable[object]], collect: bool) -> tuple[float, float]:
-        """Return the longest work of one turn of the event loop, and by how much a timer was late, in seconds."""
-        turns, timers = [time.thread_time()], [time.perf_counter()]
+    async def longest(work: Callable[[], Awaitable[object]], collect: bool, wait: float, clock: Any) -> float:
+        """Return the most that `clock` went on while another task waited for `wait` seconds, in milliseconds."""
+        times = [clock()]
 
-        async def turn() -> None:
+        async def tick() -> None:
             while True:
-                await asyncio.sleep(0)
-                turns.append(time.thread_time())
+                await asyncio.sleep(wait)
+                times.append(clock())
 
-        async def timer() -> None:
-            while True:
-                await asyncio.sleep(0.001)
-                timers.append(time.perf_counter())
-
-        ticking = [asyncio.ensure_future(turn()), asyncio.ensure_future(timer())]
+        ticking = asyncio.ensure_future(tick())
         # A full pass of the garbage collector goes over all objects of the process, and any code may begin it.
         if not collect:
             gc.disable()
         try:
             await work()
-            turns.append(time.thread_time())
+            times.append(clock())
         finally:
             gc.enable()
-            for each in ticking:
-                each.cancel()
-        return max(map(sub, turns[1:], turns)), max(map(sub, timers[1:], timers))
+            ticking.cancel()
+        return max(map(sub, times[1:], times)) * 1000
 
     async def look_alone() -> float:
         begin = time.perf_counter()
@@ -392,12 +386,13 @@ def looking(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
         ("a look, garbage collector aside", lambda: fleet.look(max_age=0), False, 10.0),
         ("a look, garbage collector included", lambda: fleet.look(max_age=0), True, None),
     ):
-        found = [cluster.gateway.sync(pauses, work, collect) for _ in range(rounds)]
-        turns, timers = (sorted(seconds * 1000 for seconds in each) for each in zip(*found, strict=True))
         title = f"the event loop with {who}: the longest"
+        # Waiting for nothing, the other task runs once in each turn of the loop.
+        turns = sorted(cluster.gateway.sync(longest, work, collect, 0, time.thread_time) for _ in range(rounds))
         yield Fact(f"{title} turn, median", turns[rounds // 2], "ms", goal)
         yield Fact(f"{title} turn, worst", turns[-1], "ms", goal)
-        yield Fact(f"{title} wait for a timer of 1 ms, median", timers[rounds // 2], "ms")
+        waits = sorted(cluster.gateway.sync(longest, work, collect, 1e-3, time.perf_counter) for _ in range(rounds))
+        yield Fact(f"{title} wait for a timer of 1 ms, median", waits[rounds // 2], "ms")
     loops = sorted(seconds * 1000 for seconds in plain_loops(5e-3, 50 * rounds))
     yield Fact("a plain loop that takes 5 ms at its fastest, median", loops[len(loops) // 2], "ms")
     yield Fact("a plain loop that takes 5 ms at its fastest, worst", loops[-1], "ms")

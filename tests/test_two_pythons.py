@@ -42,8 +42,10 @@ def other_python(tmp_path_factory):
     directory = tmp_path_factory.mktemp("other-python") / "venv"
     subprocess.run([python, "-m", "venv", directory], check=True, timeout=120)
     same = [f"{name}=={version(name)}" for name in ("dask", "distributed", "dask-gateway", "tornado")]
-    pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *same], capture_output=True, text=True, timeout=400, check=False)
+    pip = [directory / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "install", "--no-compile", *same], capture_output=True, text=True, timeout=400, check=False
+    )
     if done.returncode != 0:
         pytest.skip(f"no environment for {python}: {done.stderr[-500:]}")
     return directory / "bin" / "python"

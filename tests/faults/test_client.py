@@ -15,7 +15,8 @@ from trouble import Trouble
 
 from htcdaskgateway.local import GatewayServer, LocalSystem
 
-DEATH, WAIT, HELD = 5, 20, 20  # seconds
+# Seconds. A worker that is cut off is started again, five seconds on a busy machine, and then waits for DEATH.
+DEATH, WAIT, HELD = 10, 20, 20
 
 CLIENT = f"""
 import time

@@ -29,7 +29,7 @@ def test_bursts_bring_workers_by_one_submit_and_leave_none_behind(
     adaptive = cluster.adapt(minimum=0, maximum=6)
     assert (adaptive.minimum, adaptive.maximum) == (0, 6)
     with cluster.get_client() as client:
-        futures = client.map(runs.task(), range(200), seconds=1, size=10_000)
+        futures = client.map(runs.task(), range(200), seconds=0.5, size=10_000)
         wait_until(lambda: len(client.scheduler_info()["workers"]) == 6, what="6 workers join")
         client.gather(futures, direct=False)
         assert len(tool_calls.calls_of("condor_submit")) <= 2

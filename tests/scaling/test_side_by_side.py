@@ -81,7 +81,7 @@ def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any
     with cluster.get_client() as client:
         client.wait_for_workers(1, timeout=PATIENCE)
         theirs = names(client, htcondor=False)
-        client.gather(client.map(runs.task(), range(100), seconds=0.2))
+        client.gather(client.map(runs.task(), range(100), seconds=0.1))
         assert runs.counts.total() == 100
         wait_until(lambda: not pool.jobs(cluster.name), what="HTCondor's workers leave")
         assert names(client, htcondor=False) == theirs
@@ -93,7 +93,7 @@ def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any
         bounds = cluster.adapt(minimum=0, maximum=2, worker_type="gateway")
         assert bounds == Bounds(0, 2)
         wait_until(lambda: names(client, htcondor=False) == set(), what="the idle worker of the gateway leaves")
-        futures = client.map(runs.task(), range(100, 200), seconds=0.2)
+        futures = client.map(runs.task(), range(100, 200), seconds=0.1)
         wait_until(lambda: names(client, htcondor=False), what="work brings workers of the gateway")
         client.gather(futures)
         del futures

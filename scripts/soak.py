@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -24,13 +25,14 @@ from htcdaskgateway.errors import HTCDaskGatewayError
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from support import wait_until
+from support import Tools, wait_until
 from trouble import Trouble, Work, names, processes
 
 FAULT_EVERY = 20.0
 SCALINGS = 50
 MOST = 6
 PATIENCE = 180.0
+TOOLS = ("condor_q", "condor_rm", "condor_submit")
 BEGAN = time.monotonic()
 SETTINGS = {
     "htcdaskgateway.condor.poll-interval": "500ms",
@@ -49,8 +51,8 @@ def say(text: object) -> None:
 class Faults:
     """What can go wrong, each by the name of its method."""
 
-    def __init__(self, trouble: Trouble, cluster: Any, client: Any, chance: random.Random) -> None:
-        self.trouble, self.cluster, self.client, self.chance = trouble, cluster, client, chance
+    def __init__(self, trouble: Trouble, tools: Tools, cluster: Any, client: Any, chance: random.Random) -> None:
+        self.trouble, self.tools, self.cluster, self.client, self.chance = trouble, tools, cluster, client, chance
 
     def _job(self) -> str | None:
         running = sorted(names(self.client))
@@ -87,6 +89,32 @@ class Faults:
         """Let the schedd hang for longer than a tool may take, while somebody scales."""
         with self.trouble.hung("condor_schedd"):
             scale(self.cluster, self.chance.randint(1, MOST))
+
+    def tools_noisy(self) -> None:
+        """Let a site's banner stand around what the tools print, while somebody scales."""
+        for tool in TOOLS:
+            real = f'"{self.trouble.pool.bin / tool}" "$@"'
+            noise = "echo '[notice] maintenance on Friday'"
+            self.tools.script(tool, f"{noise}; {noise} >&2; {real}; code=$?; {noise}; exit $code")
+        self._scale_with_tools()
+
+    def queue_unreadable(self) -> None:
+        """Let condor_q end in the middle of its answer, while somebody scales."""
+        self.tools.answer("condor_q", '[\n{"ClusterId": 1, "Pro')
+        self._scale_with_tools()
+
+    def submit_answer_lost(self) -> None:
+        """Let a submit succeed and look as if it had not."""
+        real = f'"{self.trouble.pool.bin / "condor_submit"}" "$@"'
+        self.tools.script("condor_submit", f"{real} > /dev/null; echo 'CEDAR:6001:Failed to connect' >&2; exit 1")
+        self._scale_with_tools(MOST)
+
+    def _scale_with_tools(self, n: int | None = None) -> None:
+        try:
+            scale(self.cluster, self.chance.randint(1, MOST) if n is None else n)
+        finally:
+            for tool in TOOLS:
+                self.tools.restore(tool)
 
     def startd_killed(self) -> None:
         """Kill the startd and with it all workers; the master starts it again."""
@@ -131,7 +159,7 @@ def insist(n: int, cluster: Any) -> None:
     wait_until(done, PATIENCE, f"scale({n}) succeeds")
 
 
-def soak(system: LocalSystem, minutes: float, chance: random.Random) -> None:
+def soak(system: LocalSystem, tools: Tools, minutes: float, chance: random.Random) -> None:
     """Work, scale and break things for that long; then see that all is well."""
     trouble = Trouble(system)
     with HTCGateway() as gateway:
@@ -139,7 +167,7 @@ def soak(system: LocalSystem, minutes: float, chance: random.Random) -> None:
         cluster = gateway.new_cluster()
         name, stage = cluster.name, cluster.fleet.staging.directory
         client = cluster.get_client()
-        faults, made = Faults(trouble, cluster, client, chance), Counter[str]()
+        faults, made = Faults(trouble, tools, cluster, client, chance), Counter[str]()
         insist(3, cluster)
         end = time.monotonic() + 60 * minutes
         next_fault, next_scaling = time.monotonic() + FAULT_EVERY / 2, time.monotonic()
@@ -230,7 +258,10 @@ def main() -> None:
         # The first cluster of a process opens what stays open: the loop's own, imports, a thread pool.
         with HTCGateway() as gateway:
             gateway.new_cluster().shutdown()
-        soak(system, arguments.minutes, random.Random(seed))  # noqa: S311 - to choose a fault, not a secret
+        with tempfile.TemporaryDirectory() as directory:
+            tools = Tools(Path(directory), pool.installation.bin)
+            os.environ["CONDOR_BIN_DIR"] = directory
+            soak(system, tools, arguments.minutes, random.Random(seed))  # noqa: S311 - to choose a fault, not a secret
     wait_until(lambda: not left(), 30, lambda: f"no process is left: {left()}")
     say("no process is left; all is well")
 

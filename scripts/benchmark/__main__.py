@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def main() -> None:
             "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}",
             "python": platform.python_version(),
             "htcondor": tool("condor_version").splitlines()[0].strip("$ "),
-            "versions": {name: version(name) for name in ("ncsa-htcdaskgateway", "dask-gateway", "distributed")},
+            # With bokeh, a plain `dask worker` loads its dashboard.
+            "versions": versions("ncsa-htcdaskgateway", "dask-gateway", "distributed", "bokeh"),
             "commit": commit(),
             "date": time.strftime("%Y-%m-%d"),
             "quick": arguments.quick,
@@ -97,6 +99,15 @@ def table(name: str, figures: dict[str, Any]) -> str:
     load = " and ".join(f"{value:.1f}" for value in figures["load"])
     about = f"`{name}`, {figures['date']}, commit {figures['commit']}, load of the machine {load}"
     return f"{about}\n\n" + "\n".join(lines) + "\n\n"
+
+
+def versions(*names: str) -> dict[str, str | None]:
+    """Return the versions of these packages; None for one that is not installed."""
+    found: dict[str, str | None] = dict.fromkeys(names)
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def commit() -> str:

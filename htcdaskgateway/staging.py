@@ -202,13 +202,7 @@ class Staging:
         StagingError
             It is not.
         """
-        for name in (
-            "worker.sub",
-            "worker.sh",
-            "worker_preload.py",
-            "credentials/dask.crt",
-            "credentials/dask.pem",
-        ):
+        for name in ("worker.sub", "worker.sh", *REMOTE_FILES, "credentials/dask.crt", "credentials/dask.pem"):
             if not os.access(self.directory / name, os.R_OK):
                 raise StagingError(
                     f"{self.directory / name} is gone; `HTCGateway(...).connect({self.cluster!r})` writes it again"

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 import htcdaskgateway
-from htcdaskgateway import HTCGateway, HTCGatewayCluster, errors
+from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors
 from htcdaskgateway.spec import KEYWORDS
+from htcdaskgateway.staging import Staging
 
 TOP = Path(__file__).parent.parent
 README = TOP / "README.md"
@@ -114,6 +115,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
     for target in re.findall(r"{doc}`(?:[^`<]*<)?([^`>]+)", text):
         assert (page.parent / f"{target}.md").exists(), f"{page.name}: {target}"
+
+
+def test_the_page_on_how_it_works_names_every_file_that_is_staged() -> None:
+    page = (TOP / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    for name in Staging("c1", WorkerSpec.from_keywords()).rendered("gateway://localhost:8786/c1"):
+        assert f"`{name}`" in page, f"{name} is not described"
 
 
 def test_the_troubleshooting_page_names_every_error() -> None:

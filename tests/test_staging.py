@@ -199,6 +199,19 @@ def test_credentials_go_and_the_rest_stays_for_reading(root):
     staging.remove_credentials("c1")  # and a second time is nothing
 
 
+def test_each_file_that_a_job_needs_is_missed(root):
+    made = written()
+    made.check()
+    needed = {path.name for path in made.directory.iterdir() if path.is_file()} - {"gateway"}
+    for name in (*needed, "credentials/dask.crt", "credentials/dask.pem"):
+        text = (made.directory / name).read_text()
+        (made.directory / name).unlink()
+        with pytest.raises(StagingError, match=rf"{name} is gone; .*connect\('c1'\)"):
+            made.check()
+        (made.directory / name).write_text(text)
+    made.check()
+
+
 def test_no_credentials_are_removed_through_a_symlink(root, tmp_path):
     made = written()
     away = tmp_path / "away"

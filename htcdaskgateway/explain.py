@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .display import printable
 from .errors import CondorError, HTCDaskGatewayError
-from .jobs import SPOOLING, JobStatus, WorkerJob, WorkerJobs
+from .jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -383,8 +383,9 @@ async def _absent(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     running = jobs.having(JobStatus.RUNNING)
     if not running:
         return []
-    joined, _ = await fleet.scheduler.workers()
-    absent = tuple(job for job in running if job.worker_name not in joined)
+    names, _ = await fleet.scheduler.workers()
+    joined = {JobId.of_worker(name) for name in names}
+    absent = tuple(job for job in running if job.id not in joined)
     if not absent:
         return []
     return [

@@ -228,30 +228,32 @@ class Fleet:
             return
         victims = _waiting_first(live)[:surplus]
         if len(victims) < surplus:
-            running = {
-                job.worker_name: job for job in live if job.status in (JobStatus.RUNNING, JobStatus.SUSPENDED)
-            }
+            running = {job.id: job for job in live if job.worker_name}
             joined, cheapest = await self.scheduler.workers(cheapest=len(running))
+            having = {JobId.of_worker(name) for name in joined}
             # A worker that has not joined yet holds nothing.
-            order = [name for name in running if name not in joined]
-            order += [name for name in cheapest if name in running]
-            victims += [running[name] for name in order[: surplus - len(victims)]]
+            order = [job for job in running if job not in having]
+            order += [job for name in cheapest if (job := JobId.of_worker(name)) in running]
+            victims += [running[job] for job in dict.fromkeys(order)][: surplus - len(victims)]
         await self._release(victims, force=False)
 
     async def _release(self, victims: list[WorkerJob], *, force: bool, unoccupied: bool = False) -> None:
         """Remove jobs: those that hold nothing at once, workers after they have handed over their data."""
-        jobs = {job.worker_name or str(job.id): job.id for job in victims}
-        joined, _ = await self.scheduler.workers() if any(job.worker_name for job in victims) else ({}, [])
-        workers = [name for name in jobs if name in joined]
-        await self._remove(jobs[name] for name in jobs if name not in joined)
-        if not workers:
+        if not victims:
+            return
+        ids = {job.id for job in victims}
+        # By the ids: a job may have started, or started again, since the queue was looked at.
+        names, _ = await self.scheduler.workers()
+        joined = {name: job for name in names if (job := JobId.of_worker(name)) in ids}
+        await self._remove(ids.difference(joined.values()))
+        if not joined:
             return
         with self._change():
             kept = await self.scheduler.retire(
-                workers, config.seconds("retire-timeout"), unoccupied=unoccupied, force=force
+                list(joined), config.seconds("retire-timeout"), unoccupied=unoccupied, force=force
             )
         if force:
-            await self._remove(jobs[name] for name in kept)
+            await self._remove(joined[name] for name in kept)
         elif kept and not unoccupied:
             warnings.warn(
                 f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
@@ -259,7 +261,7 @@ class Fleet:
                 GatewayWarning,
                 stacklevel=2,
             )
-        await self._see_off(jobs[name] for name in workers if name not in kept)
+        await self._see_off(set(joined.values()).difference(joined[name] for name in kept))
 
     async def _see_off(self, ids: Iterable[JobId]) -> None:
         """Wait until the jobs of retired workers have left the queue, and remove those that do not."""

@@ -147,7 +147,8 @@ class WorkerJob(NamedTuple):
         """The name of the Dask worker that the job runs, or None while it does not run."""
         if self.status not in (JobStatus.RUNNING, JobStatus.SUSPENDED):
             return None
-        return f"{NAME_PREFIX}{self.id}-{self.starts}"
+        # HTCondor calls a job running some time before it counts its start.
+        return f"{NAME_PREFIX}{self.id}-{max(self.starts, 1)}"
 
 
 class WorkerJobs(list[WorkerJob]):

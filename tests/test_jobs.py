@@ -26,6 +26,10 @@ def test_a_running_job_leads_to_its_worker_and_back():
     assert JobId.of_worker(job.worker_name) == job.id
 
 
+def test_a_job_that_runs_and_whose_start_is_not_counted_yet_has_the_name_of_its_first():
+    assert WorkerJob.from_ad(ad(3)).worker_name == "htcondor-7.3-1"
+
+
 @pytest.mark.parametrize("name", ["htcondor-7.3", "x-htcondor-7.3-2", "worker", 3, "htcondor-7.3-2\n"])
 def test_a_foreign_worker_is_no_job(name):
     assert JobId.of_worker(name) is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import subprocess
 import sys
 
 import dask.array as da
 import dask.config
 import pytest
+from distributed import wait
 from support import wait_until
 
 from htcdaskgateway import JobStatus, staging
@@ -21,6 +23,18 @@ def workers(client):
     """Return what the scheduler tells of all its workers; newer ones tell of five unless asked for more."""
     newer = "n_workers" in inspect.signature(client.scheduler_info).parameters
     return client.scheduler_info(**({"n_workers": -1} if newer else {}))["workers"]
+
+
+def one_on_each_worker(client):
+    """Return a result of each worker, held by it alone; what is computed again would have another value."""
+    held = [
+        client.submit(lambda: __import__("uuid").uuid4().hex, workers=[each], pure=False)
+        for each in workers(client)
+    ]
+    wait(held, 60)
+    for future in held:
+        assert len(client.who_has(future)[future.key]) == 1
+    return held
 
 
 def test_the_main_job(tool_calls, cluster, pool):
@@ -46,14 +60,8 @@ def test_the_main_job(tool_calls, cluster, pool):
         assert len(pool.jobs(cluster.name)) == 4
         client.wait_for_workers(4, timeout=60)
 
-        # A result on each worker, made once: what is computed again would have another value.
-        addresses = list(workers(client))
-        held = [
-            client.submit(lambda: __import__("uuid").uuid4().hex, workers=[each], pure=False) for each in addresses
-        ]
+        held = one_on_each_worker(client)
         values = client.gather(held)
-        for future in held:  # held by its worker alone
-            assert len(client.who_has(future)[future.key]) == 1
         cluster.scale(1)
         assert len(workers(client)) == 1
         assert len(pool.jobs(cluster.name)) == 1
@@ -79,6 +87,38 @@ def test_the_last_workers_result_goes_only_with_scale_0(cluster, pool):
         held.release()
         cluster.scale(1)  # and the cluster is as good as new
         assert client.submit(sum, [5, 6]).result(60) == 11
+
+
+def test_results_move_also_where_the_queue_tells_of_another_start(tool_calls, cluster, pool):
+    """A job may start again after the look at the queue; the scheduler says which workers there are."""
+    condor_q = shlex.quote(str(tool_calls.real / "condor_q"))
+    tool_calls.script("condor_q", f"""{condor_q} "$@" | sed 's/"NumShadowStarts": 1/"NumShadowStarts": 7/'""")
+    cluster.scale(2)
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        held = one_on_each_worker(client)
+        values = client.gather(held)
+        with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
+            assert {job.starts for job in cluster.jobs()} == {7}
+        cluster.scale(1)
+        assert client.gather(held) == values
+    assert pool.statuses(cluster.name) == [2]
+    assert tool_calls.calls_of("condor_rm") == []  # which would have left the data to the worker's last seconds
+
+
+def test_a_worker_has_its_name_before_its_start_is_counted(new_cluster, pool):
+    # A job whose turn is still to come counts as running.
+    cluster = new_cluster(job_extra_directives={"next_job_start_delay": 4})
+    cluster.scale(2)
+    wait_until(
+        lambda: [ad.get("NumShadowStarts") for ad in pool.jobs(cluster.name) if ad["JobStatus"] == 2] == [1, None],
+        what="the second job waits for its turn",
+    )
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
+        names = {job.worker_name for job in cluster.jobs()}
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        assert {info["name"] for info in workers(client).values()} == names
 
 
 def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_path):

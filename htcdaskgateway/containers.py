@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 
 from . import config
+from .checks import is_address
 from .condor import Condor
 from .errors import CondorError, ConfigError, ContainerError
-from .spec import WorkerSpec, is_address
+from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
 

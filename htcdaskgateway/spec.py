@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from . import config
+from . import checks, config
 from .errors import ConfigError
 from .units import KIB, MIB, format_bytes, parse_amount
-
-RUNTIMES = ("htcondor", "apptainer", "none")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.A)
-_DIRECTIVE = re.compile(r"(?:\+|My\.)?[A-Za-z_][A-Za-z0-9_.]*", re.A | re.I)
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!$)", re.A)
-_PORTS = re.compile(r"(\d{1,5})(?::(\d{1,5}))?", re.A)
-_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})", re.A)
-# Submit commands that this package writes itself; changed by a directive they would lose jobs or credentials.
-_OURS = frozenset(
-    [
-        "arguments",
-        "batch_name",
-        "encrypt_input_files",
-        "error",
-        "executable",
-        "input",
-        "log",
-        "output",
-        "queue",
-        "transfer_executable",
-        "transfer_input_files",
-        "transfer_output_files",
-        "universe",
-    ]
-)
-# Late materialization: jobs that are not in the queue yet, which are counted only where `max_idle` is the option.
-_UNCOUNTED = frozenset(["max_idle", "max_materialize", "my.jobmaterializemaxidle", "+jobmaterializemaxidle"])
 
 
 @dataclass(frozen=True)
@@ -92,7 +63,7 @@ class WorkerSpec:
     job_extra_directives : dict of str to str
         More lines of the submit description, such as ``{"accounting_group": "physics"}``.
     submit_command_extra : tuple of str
-        More arguments of ``condor_submit``.
+        More arguments of ``condor_submit``; none that name a schedd or change the number of jobs.
     requirements, rank : str or None
         ClassAd expressions.
     log_directory : str or None
@@ -217,158 +188,33 @@ class WorkerSpec:
         return ", ".join(parts)
 
 
-def _text(value: Any, name: str) -> str:
-    """Check a text: not empty, and nothing in it that could begin a new line."""
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{name}={value!r} is not a text that can be used")
-    if any(
-        (ord(character) < 32 and character != "\t") or character in "\x7f\x85\u2028\u2029" for character in value
-    ):
-        raise ConfigError(f"{name}={value!r} holds a line break or another control character; remove it")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{name}={value!r} cannot be written as UTF-8") from error
-    return value
-
-
-def _optional(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    return lambda value, name: None if value is None else check(value, name)
-
-
-def is_address(image: str) -> bool:
-    """Tell whether an image is fetched from an address, as ``docker://…`` is, and not a path."""
-    return bool(_ADDRESS.match(image))
-
-
-def _image(value: Any, name: str) -> str:
-    image = _text(value, name)
-    if is_address(image) or Path(image).is_absolute():
-        return image
-    # The job is submitted from the staging directory, where a relative path would lead nowhere.
-    return str(Path(image).expanduser().absolute())
-
-
-def _choice(value: Any, name: str) -> str:
-    if value is None:  # as dask reads the word none of an environment variable
-        value = "none"
-    if value not in RUNTIMES:
-        raise ConfigError(f"{name}={value!r} is none of {', '.join(map(repr, RUNTIMES))}")
-    return str(value)
-
-
-def _count(value: Any, name: str) -> int:
-    # 4.0 and "4" may come out of a YAML file; True is somebody's mistake.
-    try:
-        count = int(value) if not isinstance(value, bool) and float(value) == int(value) else 0
-    except (TypeError, ValueError, OverflowError):
-        count = 0
-    if count < 1:
-        raise ConfigError(f"{name}={value!r} is not a whole number of at least 1")
-    return count
-
-
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r} is neither true nor false")
-    return value
-
-
-def _texts(value: Any, name: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, str) or not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{name}={value!r} is not a list of texts; write [{value!r}]")
-    return tuple(_text(str(item) if isinstance(item, (int, float)) else item, name) for item in value)
-
-
-def _environment(value: Any, name: str) -> dict[str, str]:
-    if not isinstance(value or {}, Mapping):
-        raise ConfigError(f"{name}={value!r} is not a mapping of names to values")
-    checked = {}
-    for key, item in (value or {}).items():
-        if not _VARIABLE.fullmatch(str(key)):
-            raise ConfigError(f"{name}: {key!r} is not the name of an environment variable")
-        checked[str(key)] = "" if str(item) == "" else _text(str(item), f"{name}[{key!r}]")
-    return checked
-
-
-def _directives(value: Any, name: str) -> dict[str, str]:
-    if not isinstance(value or {}, Mapping):
-        raise ConfigError(f"{name}={value!r} is not a mapping of submit commands to values")
-    checked = {}
-    for key, item in (value or {}).items():
-        if not _DIRECTIVE.fullmatch(str(key)):
-            raise ConfigError(f"{name}: {key!r} is not the name of a submit command")
-        if str(key).lower() in _UNCOUNTED:
-            raise ConfigError(
-                f"{name}: {key!r} makes HTCondor hold jobs back where condor_q does not count them, so that "
-                "scale(n) would submit them again; the option max_idle does the same, and counts them"
-            )
-        if str(key).lower() in _OURS:
-            raise ConfigError(f"{name}: {key!r} is written by htcdaskgateway itself and cannot be replaced")
-        text = _text(str(item).lower() if isinstance(item, bool) else str(item), f"{name}[{key!r}]")
-        if text.rstrip().endswith("\\"):
-            raise ConfigError(f"{name}[{key!r}]={item!r} ends with a backslash, which would swallow the next line")
-        checked[str(key)] = text
-    return checked
-
-
-def _expression(value: Any, name: str) -> str:
-    text = _text(value, name)
-    if text.rstrip().endswith("\\"):
-        raise ConfigError(f"{name}={value!r} ends with a backslash, which would swallow the next line")
-    return text
-
-
-def _port(text: str) -> bool:
-    return 0 < int(text) < 65536
-
-
-def _ports(value: Any, name: str) -> str:
-    match = _PORTS.fullmatch(str(value))
-    # Port 0 is any free one.
-    if str(value) != "0" and (not match or not all(map(_port, filter(None, match.groups())))):
-        raise ConfigError(f"{name}={value!r} is not a port or a range of ports such as '10000:10070'")
-    if match and match[2] and int(match[1]) > int(match[2]):
-        raise ConfigError(f"{name}={value!r} begins after its end")
-    return str(value)
-
-
-def _host_port(value: Any, name: str) -> str:
-    match = _HOST_PORT.fullmatch(_text(value, name))
-    if not match or not _port(match[1]):
-        raise ConfigError(f"{name}={value!r} is not HOST:PORT")
-    return str(value)
-
-
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "container_image": _optional(_image),
-    "container_runtime": _choice,
-    "container_command": _text,
-    "container_binds": _texts,
-    "container_options": _texts,
-    "transfer_container": _optional(_flag),
-    "cpus": _count,
+    "container_image": checks.optional(checks.image),
+    "container_runtime": checks.runtime,
+    "container_command": checks.text,
+    "container_binds": checks.texts,
+    "container_options": checks.texts,
+    "transfer_container": checks.optional(checks.flag),
+    "cpus": checks.count,
     "memory": lambda value, name: parse_amount(value, name, step=MIB),
-    "disk": _optional(lambda value, name: parse_amount(value, name, step=KIB)),
-    "gpus": _optional(_count),
-    "python": _text,
-    "worker_extra_args": _texts,
-    "worker_port": _ports,
-    "interface": _optional(_text),
-    "scheduler_proxy": _optional(_host_port),
+    "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
+    "gpus": checks.optional(checks.count),
+    "python": checks.text,
+    "worker_extra_args": checks.texts,
+    "worker_port": checks.ports,
+    "interface": checks.optional(checks.text),
+    "scheduler_proxy": checks.optional(checks.host_port),
     "death_timeout": config.parse_seconds,
     "start_interval": lambda value, name: config.parse_seconds(value, name, zero=True),
-    "environment": _environment,
-    "job_script_prologue": _texts,
-    "job_extra_directives": _directives,
-    "submit_command_extra": _texts,
-    "requirements": _optional(_expression),
-    "rank": _optional(_expression),
-    "log_directory": _optional(_text),
-    "spool": _flag,
-    "max_idle": _optional(_count),
+    "environment": checks.environment,
+    "job_script_prologue": checks.texts,
+    "job_extra_directives": checks.directives,
+    "submit_command_extra": checks.submit_arguments,
+    "requirements": checks.optional(checks.expression),
+    "rank": checks.optional(checks.expression),
+    "log_directory": checks.optional(checks.text),
+    "spool": checks.flag,
+    "max_idle": checks.optional(checks.count),
     "max_idle_time": config.parse_seconds,
     "max_held_time": config.parse_seconds,
 }

@@ -12,6 +12,7 @@ import pytest
 from support import Tools, wait_until
 
 from htcdaskgateway import WorkerSpec, staging
+from htcdaskgateway.errors import ConfigError
 
 ADDRESS = "gateway://127.0.0.1:8786/c1"
 MIB = 2**20
@@ -115,6 +116,35 @@ def test_a_sites_own_lines(dry_run):
         "physics.atlas.me",
     )
     assert (ad["Site"], ad["Flag"], ad["ConcurrencyLimits"]) == ("ICC", "true", "licence:2")
+
+
+OURS = [
+    "Args", "Arguments", "Cmd", "DontEncryptInputFiles", "EncryptInputFiles", "Err", "HTCDaskGatewayCluster", "In",
+    "Iwd", "JobMaterializeLimit", "JobMaterializeMaxIdle", "JobUniverse", "Out", "ShouldTransferFiles",
+    "TransferExecutable", "TransferInput", "TransferOutput", "UserLog",
+]  # fmt: skip
+"""Attributes of a job by which it, or its credentials, would be lost."""
+
+COMMANDS = [
+    "arguments", "dont_encrypt_input_files", "encrypt_input_files", "error", "executable", "initialdir",
+    "initial_dir", "input", "iwd", "log", "materialize_max_idle", "max_idle", "max_materialize", "output",
+    "should_transfer_files", "stderr", "stdin", "stdout", "transfer_executable", "transfer_input_files",
+    "TransferInputFiles", "transfer_output_files", "TransferOutputFiles", "universe",
+]  # fmt: skip
+"""Submit commands that set them."""
+
+
+def test_no_line_of_a_site_changes_what_would_lose_jobs_or_credentials(dry_run):
+    plain = dry_run()
+    refused = 0
+    for name in [*COMMANDS, *OURS, *(f"+{name}" for name in OURS), *(f"MY.{name.lower()}" for name in OURS)]:
+        try:
+            ad = dry_run(job_extra_directives={name: '"mine"' if name.startswith(("+", "MY.")) else "mine"})
+        except ConfigError:
+            refused += 1
+            continue
+        assert [ad.get(attribute) for attribute in OURS] == [plain.get(attribute) for attribute in OURS], name
+    assert refused > len(OURS)
 
 
 def test_what_becomes_of_a_job_is_htcondors_to_read(dry_run):

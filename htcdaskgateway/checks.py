@@ -69,6 +69,18 @@ _NOT_EXTRA = {
     "table": "scale(n)",
     "verbose": None,
 }
+# Arguments of dask worker by which it would not be its job's one worker, or not join, and what to use instead.
+_NOT_FOR_WORKER = {
+    "--death-timeout": "death_timeout",
+    "--name": None,
+    "--nanny": None,
+    "--nworkers": "scale(n)",
+    "--scheduler-file": None,
+    "--scheduler-sni": None,
+    "--tls-ca-file": None,
+    "--tls-cert": None,
+    "--tls-key": None,
+}
 
 
 def text(value: Any, name: str) -> str:
@@ -177,6 +189,23 @@ def directives(value: Any, name: str) -> dict[str, str]:
     return checked
 
 
+def _instead(option: str | None) -> str:
+    return f"; use {option}" if option else ""
+
+
+def worker_arguments(value: Any, name: str) -> tuple[str, ...]:
+    """Check more arguments of dask worker: none by which it would not be its job's one worker, or not join."""
+    checked = texts(value, name)
+    for word in checked:
+        option = word.partition("=")[0]
+        if option in _NOT_FOR_WORKER:
+            raise ConfigError(
+                f"{name}: {word!r} would keep a worker from joining, or from being known as its job's"
+                f"{_instead(_NOT_FOR_WORKER[option])}"
+            )
+    return checked
+
+
 def submit_arguments(value: Any, name: str) -> tuple[str, ...]:
     """Check more arguments of condor_submit: none by which the jobs would be elsewhere, others or uncounted."""
     checked = texts(value, name)
@@ -186,7 +215,7 @@ def submit_arguments(value: Any, name: str) -> tuple[str, ...]:
         option = word.lstrip("-").lower() if word.startswith("-") else ""
         refused = next((known for known in _NOT_EXTRA if option and known.startswith(option)), None)
         if refused:
-            instead = f"; use {_NOT_EXTRA[refused]}" if _NOT_EXTRA[refused] else ""
+            instead = _instead(_NOT_EXTRA[refused])
             raise ConfigError(f"{name}: {word!r} is condor_submit's -{refused}, which would lose jobs{instead}")
         if not option and not before.startswith("-"):
             raise ConfigError(

@@ -44,7 +44,7 @@ class WorkerSpec:
     python : str
         The worker's Python, as the execute node or the image has it.
     worker_extra_args : tuple of str
-        More arguments of ``dask worker``.
+        More arguments of ``dask worker``; none that change its name, its credentials or the number of processes.
     worker_port : str
         The port or range of ports (``first:last``) that workers listen on.
     interface : str or None
@@ -200,7 +200,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "gpus": checks.optional(checks.count),
     "python": checks.text,
-    "worker_extra_args": checks.texts,
+    "worker_extra_args": checks.worker_arguments,
     "worker_port": checks.ports,
     "interface": checks.optional(checks.text),
     "scheduler_proxy": checks.optional(checks.host_port),

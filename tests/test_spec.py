@@ -102,6 +102,8 @@ def test_an_unknown_keyword_is_told_with_those_that_exist():
         {"container_options": [None]},
         {"python": ""},
         {"worker_extra_args": ["--x\n"]},
+        {"worker_extra_args": ["--nworkers", "2"]},
+        {"worker_extra_args": ["--name=mine"]},
         {"worker_port": "10000-10070"},
         {"worker_port": "70000"},
         {"worker_port": "10070:10000"},

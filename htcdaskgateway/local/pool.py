@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from dask.utils import parse_bytes
 
@@ -20,7 +19,7 @@ from .apptainer import Apptainer
 from .errors import LocalSystemError
 from .image import made_once
 from .install import Installation, cache_directory, find_or_install
-from .processes import ONE_UID, GuardedProcess, free_ports, one_uid_namespace, run, tail, wait_until
+from .processes import ONE_UID, GuardedProcess, Startable, free_ports, one_uid_namespace, run, tail, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def _plain_path(path: Path) -> str:
     return text
 
 
-class PersonalPool:
+class PersonalPool(Startable):
     """An HTCondor pool of this machine alone, with made-up cores and memory.
 
     As a context manager it ends, with every job, at the end of the block, and also if this process dies.
@@ -191,15 +190,6 @@ class PersonalPool:
         jobs = json.loads(self._ask("condor_q", "-allusers", "-json", "-attributes", "JobStatus") or "[]")
         running = sum(job["JobStatus"] == 2 for job in jobs)
         return f"running: {cpus} cores, {running} of {len(jobs)} jobs running"
-
-    def __enter__(self) -> PersonalPool:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _process(self) -> GuardedProcess:
         if self._guarded is None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from . import guard
 from .errors import LocalSystemError
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 LOG_TAIL_LINES = 30
 ONE_UID = 1
 POLL_INTERVAL = 0.05
+
+S = TypeVar("S", bound="Startable")
 
 
 def run(
@@ -109,6 +112,25 @@ def tail(path: Path) -> str:
     except FileNotFoundError:
         return f"({path} does not exist)"
     return "\n".join(lines[-LOG_TAIL_LINES:]) or f"({path} is empty)"
+
+
+class Startable:
+    """What runs from ``start()`` to ``stop()``, or for the length of a ``with`` block."""
+
+    def start(self) -> None:
+        """Start it."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop it; where it does not run, nothing happens."""
+        raise NotImplementedError
+
+    def __enter__(self: S) -> S:
+        self.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.stop()
 
 
 class GuardedProcess:

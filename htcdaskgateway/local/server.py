@@ -13,10 +13,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from .errors import LocalSystemError
-from .processes import GuardedProcess, free_ports, tail, wait_until
+from .processes import GuardedProcess, Startable, free_ports, tail, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ c.Backend.cluster_options = Options(
 """
 
 
-class GatewayServer:
+class GatewayServer(Startable):
     """A dask-gateway server whose schedulers are processes of this machine.
 
     Its ports stay the same for the object's life. As a context manager it ends, with its proxy, schedulers
@@ -178,15 +177,6 @@ class GatewayServer:
     def start_proxy(self) -> None:
         """Start the proxy again after `stop_proxy`, and wait until it answers."""
         self._resume(self._proxy, self._proxy_up)
-
-    def __enter__(self) -> GatewayServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _process(self, name: str, grace: float) -> GuardedProcess:
         return GuardedProcess(self.directory / f"{name}.lock", self.directory / f"{name}.log", grace=grace)

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import dask.config
@@ -17,13 +16,13 @@ import dask.config
 from .apptainer import Apptainer
 from .errors import LocalSystemError
 from .pool import PersonalPool
-from .processes import run
+from .processes import Startable, run
 from .server import GatewayServer
 
 TOOL_TIMEOUT = 20.0
 
 
-class LocalSystem:
+class LocalSystem(Startable):
     """An HTCondor pool and a dask-gateway server of this machine alone, and a client's settings for them.
 
     Inside its block ``HTCGateway()`` with no argument connects to it, in this process and those it starts.
@@ -132,15 +131,6 @@ class LocalSystem:
             "auth": BasicAuth(password=self.password),
         }
         return HTCGateway(**{**own, **kwargs})
-
-    def __enter__(self) -> LocalSystem:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _settings(self) -> dict[str, Any]:
         """Give the dask configuration of a client: where the server is, and workers that fit this machine."""

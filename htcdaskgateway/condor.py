@@ -28,6 +28,7 @@ from .errors import (
     CondorNotFoundError,
     CondorTimeoutError,
     CondorUnreachableError,
+    ConfigError,
 )
 
 logger = logging.getLogger(__name__)
@@ -150,12 +151,21 @@ def _exists(path: str) -> bool:
     return os.path.isfile(os.path.expanduser(path))  # noqa: PTH111, PTH113
 
 
-def quote_classad(text: str) -> str:
-    """Quote `text` as a string of the ClassAd language.
+def quote_classad(value: object) -> str:
+    """Quote `value` as a ClassAd string, for a constraint as for a submit description.
 
-    HTCondor's manual, *ClassAd string literals*: a backslash starts an escape, a double quote ends the string.
+    HTCondor reads both in the *old* syntax: a backslash is itself unless a double quote follows (seen on 23.9 and
+    25.14).
+
+    Raises
+    ------
+    ConfigError
+        The value cannot be written so.
     """
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    text = str(value)
+    if text.endswith("\\"):
+        raise ConfigError(f"{text!r} has a backslash at its end, which a ClassAd string cannot hold")
+    escaped = text.replace('"', '\\"')
     return f'"{escaped}"'
 
 

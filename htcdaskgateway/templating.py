@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config
+from .condor import quote_classad
 from .errors import ConfigError, TemplateError
 
 
@@ -38,26 +39,6 @@ def quote_submit(value: object) -> str:
         if wrong:
             raise ConfigError(f"{text!r} has {what}, which a submit description cannot hold")
     return text.replace("$", "$(DOLLAR)")
-
-
-def quote_string(value: object) -> str:
-    """Quote `value` as a ClassAd string within a submit description.
-
-    There a backslash is itself unless a double quote follows (HTCondor's *old* ClassAd syntax); in a constraint
-    it is doubled, as `condor.quote_classad` does.
-
-    Raises
-    ------
-    ConfigError
-        The value cannot be written there as it is.
-    """
-    text = str(value)
-    if text.endswith("\\"):
-        raise ConfigError(
-            f"{text!r} has a backslash at its end, which a string of a submit description cannot hold"
-        )
-    escaped = text.replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def quote_log(path: object) -> str:
@@ -142,7 +123,7 @@ def render(name: str, **values: Any) -> str:
         item=quote_list_item,
         log=quote_log,
         sh=quote_shell,
-        classad=quote_string,
+        classad=quote_classad,
     )
     try:
         return environment.get_template(name).render(**values)

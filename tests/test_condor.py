@@ -342,7 +342,9 @@ def test_a_time_limit_is_configured(fake_tools):
 
 
 def test_a_classad_string_is_quoted():
-    assert quote_classad('a"b\\') == '"a\\"b\\\\"'
+    assert quote_classad('a"b\\c') == '"a\\"b\\c"'
+    with pytest.raises(errors.ConfigError, match="backslash at its end"):
+        quote_classad("a\\")
 
 
 def test_output_in_any_encoding_is_read(condor, fake_tools):

@@ -86,6 +86,7 @@ def test_killed_schedd_is_not_noticed_by_workers_and_nothing_is_submitted_twice(
         assert all(work.computed(i) == 1 for i in range(20))
         assert before <= wait_for_workers(client, 4)
     jobs_stay(pool, cluster.name, 4)
+    assert not pool.history(cluster.name)  # nor has there been a fifth that was removed since
 
 
 def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, pool, trouble):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -90,18 +91,27 @@ def test_key_travels_in_an_encrypted_session_whatever_the_pools_default(tmp_path
         for name, value in running.environ.items():
             monkeypatch.setenv(name, value)
         check_root()
-        spec = WorkerSpec.from_keywords(cpus=1, memory="1GB", container_runtime="none", python="/bin/true")
+        # HTCondor brings back by itself whatever is new or has changed.
+        changed = ["touch dask.pem dask.crt", "cp dask.pem copy.pem"]
+        spec = WorkerSpec.from_keywords(
+            cpus=1, memory="1GB", container_runtime="none", python="/bin/true", job_script_prologue=changed
+        )
         staging = Staging("c1", spec)
-        staging.write("gateway://127.0.0.1:8786/c1", "CERTIFICATE", "KEY")
+        staging.write("gateway://127.0.0.1:8786/c1", "CERTIFICATE", "the key of c1")
         pool = Pool(running.installation.bin)
         pool.run("condor_submit", "worker.sub", "-queue", "1", cwd=staging.directory)
         wait_until(lambda: not pool.jobs("c1"), what="the job ends")
         log = (running.directory / "log" / "ShadowLog").read_text()
         assert "encryption enabled for session filetrans" in log
-        assert "DoUpload: sending file credentials/dask.pem" in log
-        # Nothing comes back with the output.
-        assert "dask.pem" not in [path.name for path in staging.logs.iterdir()]
-        assert "DoDownload" not in log or "dask.pem" not in log.partition("DoDownload")[2]
+        # 2 encrypts the file that follows; 1 sends it as the pool's default has it.
+        commands = re.findall(r"outgoing file_command is (\d) for (\w[\w/.]+)", log)
+        assert commands == [
+            ("1", "worker_start.py"),
+            ("1", "worker_preload.py"),
+            ("2", "credentials/dask.crt"),
+            ("2", "credentials/dask.pem"),
+        ]
+        assert files_with(staging.directory, b"the key of c1") == [staging.directory / "credentials" / "dask.pem"]
 
 
 def test_gateways_password_and_tokens_never_reach_a_job(new_cluster, system, monkeypatch):

@@ -128,10 +128,9 @@ def test_jobs_that_wait_are_removed_first(
         assert [job["ProcId"] for job in pool.jobs(cluster.name)] == first
 
         # Work that a worker gets after it was chosen keeps it, and it goes on.
-        names = [job.worker_name for job in cluster.jobs()]
-        link = cluster.fleet.scheduler
-        assert sorted(cluster.gateway.sync(link.retire, names, 10, unoccupied=True)) == sorted(names)
-        assert cluster.gateway.sync(link.counts).htcondor == 2
+        cluster.gateway.sync(cluster.fleet.shrink, [job.worker_name for job in cluster.jobs()])
+        assert cluster.gateway.sync(cluster.fleet.scheduler.counts).htcondor == 2
+        assert pool.statuses(cluster.name) == [2, 2]
         flag.touch()
         client.gather(futures)
     assert runs.counts == Counter(range(2))
@@ -150,6 +149,15 @@ def test_scale_ends_adapting_whoever_calls_it(cluster: Any, gateway: Any, pool: 
     gateway.scale_cluster(cluster.name, 0)
     wait_until(lambda: adaptive.state == "stopped", what="another client's scale() is noticed")
     assert not pool.jobs(cluster.name)
+
+
+def test_to_grow_to_less_is_to_stay(new_cluster: Callable[..., Any], pool: Pool) -> None:
+    """What adapting has chosen may be out of date when it is done."""
+    cluster = new_cluster(requirements="HasNoSuchThing")
+    cluster.scale(3)
+    cluster.gateway.sync(cluster.fleet.scale, 1, grow_only=True)
+    assert len(pool.jobs(cluster.name)) == 3
+    assert cluster.gateway.sync(cluster.fleet.scheduler.noted, "wanted") == 3  # else a later count would remove two
 
 
 def test_the_gateway_client_adapts_a_cluster_until_it_is_closed(
@@ -176,8 +184,10 @@ def test_a_schedd_that_is_away_is_logged_once_and_adapting_goes_on(
     with dask.config.set({"htcdaskgateway.condor.poll-interval": "0.1s"}), caplog.at_level(logging.INFO):
         tool_calls.answer("condor_q", stderr="Error: Can't find address for schedd x", code=1)
         tool_calls.forget()
+        began = time.monotonic()
         cluster.adapt(minimum=1, maximum=2, interval="0.1s")
-        wait_until(lambda: len(tool_calls.calls_of("condor_q")) >= 4, what="it is tried again and again")
+        wait_until(lambda: len(tool_calls.calls_of("condor_q")) >= 5, what="it is tried again and again")
+        assert time.monotonic() - began >= 0.1 + 0.2 + 0.4 + 0.8  # ever more rarely
         tool_calls.restore("condor_q")
         wait_until(lambda: len(pool.jobs(cluster.name)) == 1, what="adapting goes on")
         wait_until(lambda: "adaptive scaling works again" in caplog.text)

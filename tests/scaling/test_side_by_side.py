@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def test_either_kind_scales_to_0_and_back_beside_the_other(
         assert dict(runs.counts) == before, "nothing was computed again"
 
 
-def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any) -> None:
+def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any, tmp_path: Path) -> None:
     cluster.scale(1, worker_type="gateway")
     adaptive = cluster.adapt(minimum=0, maximum=2, interval="0.5s")
     with cluster.get_client() as client:
@@ -93,11 +94,22 @@ def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any
         bounds = cluster.adapt(minimum=0, maximum=2, worker_type="gateway")
         assert bounds == Bounds(0, 2)
         wait_until(lambda: names(client, htcondor=False) == set(), what="the idle worker of the gateway leaves")
+        flag = tmp_path / "end"
+        busy = client.submit(runs.held_until(flag), 200)
+        wait_until(lambda: runs.counts.total() == 101, what="HTCondor's worker has all the work that there is")
+        wanted = client.run_on_scheduler(
+            lambda dask_scheduler: [
+                view.adaptive_target() for view in (dask_scheduler, dask_scheduler.services["gateway"].scheduler)
+            ]
+        )
+        assert wanted == [1, 0], "the server asks for what HTCondor's workers leave to do"
+        flag.touch()
+        assert busy.result(timeout=PATIENCE) == 200
         futures = client.map(runs.task(), range(100, 200), seconds=0.1)
         wait_until(lambda: names(client, htcondor=False), what="work brings workers of the gateway")
         client.gather(futures)
         del futures
         wait_until(lambda: names(client, htcondor=False) == set(), what="they leave again")
         assert names(client, htcondor=True) == ours
-        assert runs.counts.total() == 200
+        assert runs.counts.total() == 201
         assert cluster.adapt(active=False, worker_type="gateway") is None

@@ -10,6 +10,7 @@ import sys
 import dask.array as da
 import dask.config
 import pytest
+from dask_gateway.client import GatewayWarning
 from distributed import wait
 from support import wait_until
 
@@ -104,6 +105,23 @@ def test_results_move_also_where_the_queue_tells_of_another_start(tool_calls, cl
         assert client.gather(held) == values
     assert pool.statuses(cluster.name) == [2]
     assert tool_calls.calls_of("condor_rm") == []  # which would have left the data to the worker's last seconds
+
+
+def test_workers_whose_data_takes_too_long_to_move_go_on_working(cluster, pool):
+    cluster.scale(2)
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=60)
+        held = one_on_each_worker(client)
+        values = client.gather(held)
+        with (
+            dask.config.set({"htcdaskgateway.retire-timeout": "1ms"}),
+            pytest.warns(GatewayWarning, match=r"1 worker\(s\) stay, because they hold results"),
+        ):
+            cluster.scale(1)
+        assert pool.statuses(cluster.name) == [2, 2]
+        for address in workers(client):
+            assert client.submit(sum, [1, 2], workers=[address], pure=False).result(60) == 3
+        assert client.gather(held) == values
 
 
 def test_a_worker_has_its_name_before_its_start_is_counted(new_cluster, pool):

@@ -151,6 +151,41 @@ def test_scale_ends_adapting_whoever_calls_it(cluster: Any, gateway: Any, pool: 
     assert not pool.jobs(cluster.name)
 
 
+def test_what_the_work_asks_for_and_who_does_nothing(cluster: Any) -> None:
+    link = cluster.fleet.scheduler
+
+    def asked(threads: int = 1) -> tuple[int, list[str], list[str]]:
+        return cluster.gateway.sync(link.adaptive, 0.5, threads)
+
+    with cluster.get_client() as client:
+        tasks = client.map(str, range(8))
+        wait_until(lambda: asked()[0] == 8, what="eight tasks wait")
+        assert asked(threads=4)[0] == 2  # while there is no worker that would show its threads
+        cluster.scale(1)
+        client.gather(tasks)
+        wait_until(lambda: len(asked()[2]) == 1, what="the worker does nothing")
+
+        class Actor:
+            pass
+
+        actor = client.submit(Actor, actor=True).result(timeout=PATIENCE)
+        assert asked()[2] == []
+        del actor
+        wait_until(lambda: len(asked()[2]) == 1, what="the actor is gone")
+
+        def with_theft(dask_scheduler: Any) -> bool:
+            """Tell whether a worker that a task is being stolen for does nothing."""
+            (ws,) = dask_scheduler.workers.values()
+            in_flight = dask_scheduler.extensions["stealing"].in_flight
+            in_flight["a theft"] = {"thief": ws}
+            try:
+                return dask_scheduler.services["gateway"].scheduler._plugin.does_nothing(ws)
+            finally:
+                del in_flight["a theft"]
+
+        assert client.run_on_scheduler(with_theft) is False
+
+
 def test_to_grow_to_less_is_to_stay(new_cluster: Callable[..., Any], pool: Pool) -> None:
     """What adapting has chosen may be out of date when it is done."""
     cluster = new_cluster(requirements="HasNoSuchThing")

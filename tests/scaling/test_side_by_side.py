@@ -37,6 +37,11 @@ def test_either_kind_scales_to_0_and_back_beside_the_other(
         cluster.wait_for_workers(6, timeout=PATIENCE)
         theirs, ours = names(client, htcondor=False), names(client, htcondor=True)
         assert (len(theirs), len(ours)) == (2, 4)
+        # What the server hears of: it stops workers of its own where it hears of too many.
+        assert (
+            client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.services["gateway"].active_workers)
+            == theirs
+        )
 
         # They compute together.
         task = runs.task()
@@ -57,6 +62,7 @@ def test_either_kind_scales_to_0_and_back_beside_the_other(
         wait_until(lambda: names(client, htcondor=True) == set())
         assert names(client, htcondor=False) == theirs
         assert kept(client, futures, theirs)
+        assert not client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.services["gateway"].closed_workers)
         cluster.scale(4)
         cluster.wait_for_workers(6, timeout=PATIENCE)
         ours = names(client, htcondor=True)

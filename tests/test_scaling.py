@@ -17,8 +17,6 @@ from support import wait_until
 from htcdaskgateway import JobStatus, staging
 from htcdaskgateway.jobs import JobId
 
-pytestmark = pytest.mark.core
-
 
 def workers(client):
     """Return what the scheduler tells of all its workers; newer ones tell of five unless asked for more."""
@@ -38,6 +36,7 @@ def one_on_each_worker(client):
     return held
 
 
+@pytest.mark.core
 def test_the_main_job(tool_calls, cluster, pool):
     """Up, again, down to one with a result held on those that go, and away."""
     cluster.scale(2)
@@ -77,6 +76,7 @@ def test_the_main_job(tool_calls, cluster, pool):
     assert not (staging.staging_root() / cluster.name / "credentials").exists()
 
 
+@pytest.mark.core
 def test_the_last_workers_result_goes_only_with_scale_0(cluster, pool):
     cluster.scale(1)
     with cluster.get_client() as client:
@@ -139,6 +139,7 @@ def test_a_worker_has_its_name_before_its_start_is_counted(new_cluster, pool):
         assert {info["name"] for info in workers(client).values()} == names
 
 
+@pytest.mark.core
 def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_path):
     """Dask gives a task up after the fourth worker that died under it."""
     begun, flag = tmp_path / "begun", tmp_path / "flag"
@@ -166,6 +167,7 @@ def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_
         assert task.result(60) == 7
 
 
+@pytest.mark.core
 @pytest.mark.filterwarnings("ignore:worker jobs on hold")
 def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     cluster = new_cluster(requirements="TARGET.Cpus >= 1")
@@ -185,6 +187,7 @@ def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     assert [job.id for job in cluster.jobs()] == [running.id]
 
 
+@pytest.mark.core
 def test_two_clusters_do_not_touch_each_other(new_cluster, pool):
     one, other = (new_cluster(requirements="HasNoSuchThing") for _ in range(2))
     one.scale(2)
@@ -212,6 +215,7 @@ with HTCGateway() as gateway:
 """
 
 
+@pytest.mark.core
 def test_a_second_process_sees_scales_and_shuts_down_the_same_jobs(gateway, pool):
     cluster = gateway.new_cluster(shutdown_on_close=False, memory="600MB")
     try:
@@ -236,6 +240,7 @@ def test_a_second_process_sees_scales_and_shuts_down_the_same_jobs(gateway, pool
         gateway.stop_cluster(cluster.name)
 
 
+@pytest.mark.core
 def test_a_count_of_any_integer_type(new_cluster, pool):
     numpy = pytest.importorskip("numpy")
     cluster = new_cluster(requirements="HasNoSuchThing")

@@ -161,13 +161,13 @@ def _items(value: Any, name: str, what: str) -> Iterator[tuple[str, Any]]:
         yield str(key), item
 
 
-def environment(value: Any, name: str) -> dict[str, str]:
-    """Check environment variables."""
-    checked = {}
+def environment(value: Any, name: str) -> dict[str, str | None]:
+    """Check environment variables; None, as for Dask's nanny, is for one that is not to be set."""
+    checked: dict[str, str | None] = {}
     for key, item in _items(value, name, "names to values"):
         if not _VARIABLE.fullmatch(key):
             raise ConfigError(f"{name}: {key!r} is not the name of an environment variable")
-        checked[key] = "" if str(item) == "" else text(str(item), f"{name}[{key!r}]")
+        checked[key] = item if item is None or item == "" else text(str(item), f"{name}[{key!r}]")
     return checked
 
 

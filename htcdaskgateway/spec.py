@@ -56,8 +56,10 @@ class WorkerSpec:
     start_interval : float
         Seconds between the first starts of workers that were asked for at once, so that a thousand do not read a
         shared file system in the same moment. A slot waits in whole seconds for its worker's turn. 0: none waits.
-    environment : dict of str to str
-        Environment variables of the worker. They are readable by whoever may use the scheduler: no secrets.
+    environment : dict of str to str or None
+        Environment variables of the worker, beside those that Dask's configuration has for one
+        (``distributed.nanny.pre-spawn-environ`` and ``environ``); None for one of these that is not to be set. They
+        are readable by whoever may use the scheduler: no secrets.
     job_script_prologue : tuple of str
         Shell lines that run before the worker starts.
     job_extra_directives : dict of str to str
@@ -95,7 +97,7 @@ class WorkerSpec:
     scheduler_proxy: str | None
     death_timeout: float
     start_interval: float
-    environment: Mapping[str, str]
+    environment: Mapping[str, str | None]
     job_script_prologue: tuple[str, ...]
     job_extra_directives: Mapping[str, str]
     submit_command_extra: tuple[str, ...]

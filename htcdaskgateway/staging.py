@@ -15,7 +15,9 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import config, containers, templating
+import dask.config
+
+from . import checks, config, containers, templating
 from .errors import ConfigError, StagingError
 from .jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from .spec import WorkerSpec
@@ -152,7 +154,7 @@ class Staging:
         script = templating.render(
             "worker.sh.j2",
             **shared,
-            environment={**spec.environment, "DASK_GATEWAY_CLUSTER_NAME": self.cluster},
+            environment=worker_environment(self.cluster, spec),
             command=worker_command(self.cluster, spec, scheduler_address),
             apptainer=spec.container_runtime == "apptainer",
             container_prefix=_container_prefix(spec),
@@ -246,6 +248,25 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
             command += [option, value]
     # HTCondor restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
     return [*command, "--no-nanny", "--no-dashboard"]
+
+
+def worker_environment(cluster: str, spec: WorkerSpec) -> dict[str, str]:
+    """Return the environment variables of a worker.
+
+    No nanny starts it, so that what Dask's configuration has for a nanny to set is set here: one thread for an
+    operation of NumPy, for one, because a worker runs as many operations at once as it has threads. HTCondor's own
+    value is the number of CPUs.
+
+    Raises
+    ------
+    ConfigError
+        Dask's configuration has a variable that cannot be set.
+    """
+    variables: dict[str, str | None] = {}
+    for key in ("distributed.nanny.pre-spawn-environ", "distributed.nanny.environ"):
+        variables |= checks.environment(dask.config.get(key, {}), key)
+    variables |= {**spec.environment, "DASK_GATEWAY_CLUSTER_NAME": cluster}
+    return {name: value for name, value in variables.items() if value is not None}
 
 
 def _container_prefix(spec: WorkerSpec) -> str:

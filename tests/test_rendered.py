@@ -332,6 +332,33 @@ def test_environment_and_arguments_arrive_as_they_are(started):
     assert options(arguments)["--interface"] == "lo"
 
 
+@pytest.mark.core
+def test_a_worker_has_the_environment_that_a_nanny_would_give_it(started):
+    def environment(**asked):
+        _, found, _ = started(container_runtime="none", python=started.show, cpus=2, environment=asked)
+        return found
+
+    found = environment(MKL_NUM_THREADS="7", OPENBLAS_NUM_THREADS=None)
+    assert (found["OMP_NUM_THREADS"], found["MALLOC_TRIM_THRESHOLD_"]) == ("1", "65536")
+    assert found["MKL_NUM_THREADS"] == "7"
+    assert "OPENBLAS_NUM_THREADS" not in found
+    own = {"pre-spawn-environ": {"OMP_NUM_THREADS": None, "A": 1}, "environ": {"A": "$HOME", "B": "x y"}}
+    with dask.config.set({f"distributed.nanny.{key}": value for key, value in own.items()}):
+        found = environment(B="asked for")
+    assert (found["A"], found["B"]) == ("$HOME", "asked for")
+    assert "OMP_NUM_THREADS" not in found
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("wrong", [{"A B": "1"}, {"A": "1\n2"}, "A=1"])
+def test_an_environment_of_a_nanny_that_cannot_be_set_is_refused(started, wrong):
+    with (
+        dask.config.set({"distributed.nanny.environ": wrong}),
+        pytest.raises(ConfigError, match=r"distributed\.nanny\.environ"),
+    ):
+        started(container_runtime="none", python=started.show)
+
+
 @pytest.mark.parametrize(
     ("interval", "start", "slept"),
     [("0s", 1, []), ("50ms", 1, ["0"]), ("700ms", 1, ["2"]), ("1.5s", 1, ["4"]), ("1.5s", 2, [])],

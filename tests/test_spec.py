@@ -48,7 +48,7 @@ def test_what_a_worker_needs_survives_the_way_to_the_scheduler_and_back():
         worker_port=0,
         scheduler_proxy="[::1]:8786",
         start_interval="50ms",
-        environment={"A": "1", "EMPTY": ""},
+        environment={"A": "1", "EMPTY": "", "NOT": None},
         job_script_prologue=["module load x"],
         job_extra_directives={"accounting_group": "physics", "+Site": '"A"'},
         submit_command_extra=["-disable", "-batch-name", "mine"],

@@ -25,12 +25,12 @@ pytestmark = pytest.mark.timeout(300)
 
 MSGPACK = ".".join(map(str, msgpack.version))
 RUNTIMES = ["htcondor", "apptainer"]
-# What HTCondor, the container's runtime and its shell set.
+# What HTCondor, Dask's configuration, the container's runtime and its shell set.
 NOT_ASKED_FOR = re.compile(
     r"""(APPTAINER|SINGULARITY|_?CONDOR|_CHIRP|__DASK|DASK_PARENT)(_.*)?
     | .*_(NUM_THREADS|MAX_THREADS|CPU_COUNT|VISIBLE_DEVICES)
     | CUBACORES|GOMAXPROCS|OMP_THREAD_LIMIT|TF_LOOP_PARALLEL_ITERATIONS|GPU_DEVICE_ORDINAL|BATCH_SYSTEM
-    | HOME|PATH|LD_LIBRARY_PATH|LANG|PWD|TERM|PS1|PROMPT_COMMAND|TMP|TEMP|TMPDIR
+    | MALLOC_TRIM_THRESHOLD_|HOME|PATH|LD_LIBRARY_PATH|LANG|PWD|TERM|PS1|PROMPT_COMMAND|TMP|TEMP|TMPDIR
     | DASK_GATEWAY_(CLUSTER|WORKER)_NAME""",
     re.VERBOSE,
 )
@@ -114,7 +114,8 @@ def test_both_ways(runtime: str, form: str, images: Images, new_cluster: Any, po
     assert Path(environment["APPTAINER_CONTAINER"]).name == path.name
     assert found["prefix"] == "/usr/local"
     assert environment["ASKED"] == asked
-    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["NUMEXPR_NUM_THREADS"] == "2"  # HTCondor's
+    assert environment["OMP_NUM_THREADS"] == "1"  # Dask's
     assert [name for name in environment if not NOT_ASKED_FOR.fullmatch(name)] == ["ASKED"]
     # The job's own directory, and the credentials in it alone.
     scratch = found["directory"]

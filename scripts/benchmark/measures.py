@@ -18,6 +18,7 @@ from operator import sub
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from distributed import Client
 
@@ -135,7 +136,7 @@ def published(directory: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def jobqueue(**more: Any) -> Iterator[Any]:
+def jobqueue(cpus: int = 1, **more: Any) -> Iterator[Any]:
     """Make dask-jobqueue's cluster for the same pool, without TLS, as it comes."""
     from dask_jobqueue import HTCondorCluster
 
@@ -143,7 +144,7 @@ def jobqueue(**more: Any) -> Iterator[Any]:
     os.environ["PATH"] = f"{os.environ['CONDOR_BIN_DIR']}{os.pathsep}{path}"
     try:
         with HTCondorCluster(
-            cores=1, processes=1, memory="1GiB", disk="10MB", python=sys.executable, interface="lo", **more
+            cores=cpus, processes=1, memory="1GiB", disk="10MB", python=sys.executable, interface="lo", **more
         ) as cluster:
             yield cluster
     finally:
@@ -271,6 +272,46 @@ def worker_start(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
     yield Row("a worker's start: CPU", "bare", "s", *cpu, goal=1)
     yield Row("a worker's start: memory", "bare", "MiB", *memory, goal=1)
     cluster.shutdown()
+
+
+def computing(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
+    """Compute with NumPy on one worker with two CPUs and two threads, as the jobs' environment lets it."""
+    random = da.random.default_rng(0)
+    square = random.random((4000, 4000), chunks=(1000, 1000))
+    tall = random.random((20000, 200), chunks=(1000, 200))
+    works = {"an SVD": da.linalg.svd(tall)[1]}
+    if not quick:
+        works["a matrix product"] = (square @ square.T).sum()
+    cluster = gateway.new_cluster(cpus=2)
+    bare = Bare(directory / "computing", cluster, cpus=2)
+
+    with cluster.get_client() as client, jobqueue(2) as other, Client(other, set_as_default=False) as its_client:
+
+        def on(client: Client, name: str, work: Any) -> float:
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            (address,) = (address for address, worker in workers.items() if re.match(name, str(worker["name"])))
+            return timed(lambda: client.compute(work, workers=[address]).result(DEADLINE))
+
+        cluster.scale(1)
+        bare.submit(1)
+        other.scale(1)
+        wait_joined(client, 2)
+        wait_joined(its_client, 1)
+        for what, work in works.items():
+            for against, its, name in (("bare", client, "htcondor-bare"), ("dask-jobqueue", its_client, "")):
+                for _ in range(2):  # the first imports NumPy
+                    on(its, name, work)
+                    on(client, r"htcondor-\d", work)
+                yield pairs(
+                    f"{what} in blocks, on 2 threads",
+                    against,
+                    lambda work=work: on(client, r"htcondor-\d", work),
+                    lambda its=its, name=name, work=work: on(its, name, work),
+                    rounds=3 if quick else 10,
+                    goal=1,
+                )
+    cluster.shutdown()
+    empty_queue()
 
 
 def shutdown(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
@@ -496,6 +537,7 @@ MEASURES = {
     "submit": submit,
     "ready": ready,
     "worker_start": worker_start,
+    "computing": computing,
     "shutdown": shutdown,
     "looking": looking,
     "adaptive": adaptive,

@@ -51,12 +51,15 @@ class Bare:
         Whose scheduler the workers join.
     requirements : str
         ClassAd expression; ``false`` for jobs that are to wait.
+    cpus : int
+        The CPUs and threads of a worker.
     """
 
-    def __init__(self, directory: Path, cluster: Any, requirements: str = "true") -> None:
+    def __init__(self, directory: Path, cluster: Any, requirements: str = "true", cpus: int = 1) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.cluster = cluster
+        self.cpus = cpus
         (directory / "dask.crt").write_text(cluster.security.tls_cert)
         (directory / "dask.pem").write_text(cluster.security.tls_key)
         script = directory / "bare.sh"
@@ -70,7 +73,7 @@ class Bare:
             "arguments = $(ClusterId).$(ProcId)\n"
             "transfer_input_files = dask.crt, dask.pem\n"
             "should_transfer_files = yes\n"
-            "request_cpus = 1\n"
+            f"request_cpus = {cpus}\n"
             "request_memory = 1GB\n"
             f"requirements = {requirements}\n"
             "My.Bare = true\n"
@@ -84,7 +87,7 @@ class Bare:
             *(sys.executable, "-m", "distributed.cli.dask_worker", address),
             *("--scheduler-sni", f"daskgateway-{self.cluster.name}"),
             *("--tls-ca-file", "dask.crt", "--tls-cert", "dask.crt", "--tls-key", "dask.pem"),
-            *("--no-nanny", "--nthreads", "1", "--memory-limit", str(2**30), "--interface", "lo"),
+            *("--no-nanny", "--nthreads", str(self.cpus), "--memory-limit", str(2**30), "--interface", "lo"),
             *("--death-timeout", "60", "--name", name),
         ]
 

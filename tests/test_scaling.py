@@ -187,7 +187,6 @@ def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     assert [job.id for job in cluster.jobs()] == [running.id]
 
 
-@pytest.mark.core
 def test_two_clusters_do_not_touch_each_other(new_cluster, pool):
     one, other = (new_cluster(requirements="HasNoSuchThing") for _ in range(2))
     one.scale(2)
@@ -240,7 +239,6 @@ def test_a_second_process_sees_scales_and_shuts_down_the_same_jobs(gateway, pool
         gateway.stop_cluster(cluster.name)
 
 
-@pytest.mark.core
 def test_a_count_of_any_integer_type(new_cluster, pool):
     numpy = pytest.importorskip("numpy")
     cluster = new_cluster(requirements="HasNoSuchThing")

@@ -18,7 +18,8 @@ from htcdaskgateway import HTCGateway
 from htcdaskgateway.local import LocalSystem, PersonalPool, image
 
 DEADLINE = 60.0
-BEGAN = time.monotonic()
+# The second process goes by the first one's clock.
+BEGAN = float(os.environ.get("DEMO_BEGAN", time.monotonic()))
 
 
 def say(text: object) -> None:
@@ -154,7 +155,7 @@ def main() -> None:
             name = first_notebook(worker)
             say("a second notebook, in another process:")
             command = [sys.executable, __file__, "--connect", name]
-            subprocess.run(command, env=os.environ, check=True, timeout=3 * DEADLINE)
+            subprocess.run(command, env={**os.environ, "DEMO_BEGAN": str(BEGAN)}, check=True, timeout=3 * DEADLINE)
             until(lambda: not queue(), "an empty queue")
             check(not queue(), "the queue is empty")
             check(not list(staging.rglob("*.pem")), "no credential is left on disk")

@@ -22,6 +22,7 @@ from support import wait_until
 
 from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, staging
 from htcdaskgateway.errors import ConfigError, SchedulerError
+from htcdaskgateway.remote import scheduler_plugin
 
 pytestmark = pytest.mark.core
 
@@ -190,6 +191,31 @@ def test_a_cluster_is_scaled_by_its_name(gateway, pool):
 # The cluster
 
 
+def test_a_scheduler_keeps_the_newest_plugin_of_all_its_clients(new_cluster, monkeypatch, tmp_path):
+    cluster = new_cluster()
+    source = Path(scheduler_plugin.__file__).read_text()
+
+    def install(version):
+        (tmp_path / "scheduler_plugin.py").write_text(source.replace("\nVERSION = 1\n", f"\nVERSION = {version}\n"))
+        with monkeypatch.context() as patched:
+            patched.setattr(scheduler_plugin, "VERSION", version)
+            patched.setattr("htcdaskgateway.scheduler.resources.files", lambda package: tmp_path)
+            cluster.gateway.sync(cluster.fleet.scheduler.install)
+
+    def plugins(dask_scheduler):
+        found = dask_scheduler.plugins.items()
+        return {plugin.version: plugin.active for name, plugin in found if name.startswith("htcdaskgateway")}
+
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        client.wait_for_workers(1, timeout=60)
+        install(0)
+        assert client.run_on_scheduler(plugins) == {0: False, 1: True}
+        install(2)
+        assert client.run_on_scheduler(plugins) == {2: True}
+    assert cluster.gateway.sync(cluster.fleet.scheduler.counts) == (1, 0, 0)
+
+
 def test_a_cluster_class_called_directly(gateway, pool):
     with HTCGatewayCluster(image="direct", memory="512MB", requirements="HasNoSuchThing") as cluster:
         assert isinstance(cluster, GatewayCluster)
@@ -308,13 +334,22 @@ def test_a_program_that_ends_takes_its_cluster_with_it(gateway, pool):
     assert gone(gateway, name)
 
 
-def test_the_next_cluster_sweeps_up_after_a_client_that_died(gateway, new_cluster, stage):
+def test_the_next_cluster_sweeps_up_after_a_client_that_died(gateway, new_cluster, stage, pool):
     """Its cluster is gone at the server and it has no job; another gateway's may well live on."""
-    for name, address in (("died", gateway.proxy_address), ("elsewhere", "gateway://other.example.org:1")):
-        staging.Staging(name, WorkerSpec.from_keywords()).write(f"{address}/{name}", "CERTIFICATE", "KEY")
-    idle = new_cluster(shutdown_on_close=False)
-    new_cluster()
-    assert {path.parent.name for path in Path(stage).glob("*/credentials")} >= {"elsewhere", idle.name}
+    nowhere = WorkerSpec.from_keywords(requirements="HasNoSuchThing")
+    for name, address in (
+        ("died", gateway.proxy_address),
+        ("queued", gateway.proxy_address),
+        ("elsewhere", "gateway://other.example.org:1"),
+    ):
+        staging.Staging(name, nowhere).write(f"{address}/{name}", "CERTIFICATE", "KEY")
+    try:
+        pool.run("condor_submit", "worker.sub", "-queue", 1, cwd=stage / "queued")
+        idle = new_cluster(shutdown_on_close=False)
+        new_cluster()
+    finally:
+        pool.run("condor_rm", "-constraint", 'HTCDaskGatewayCluster == "queued"')
+    assert {path.parent.name for path in Path(stage).glob("*/credentials")} >= {"elsewhere", "queued", idle.name}
     assert not (stage / "died" / "credentials").exists()
     assert (stage / "died" / "worker.sub").exists()
 

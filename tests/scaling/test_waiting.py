@@ -114,6 +114,17 @@ def test_too_few_jobs_are_told_at_once_and_another_clients_are_waited_for(cluste
         assert len(told) == 1
 
 
+@pytest.mark.usefixtures("_quick")
+def test_one_held_job_of_too_few_does_not_end_the_wait_for_more(cluster: Any, pool: Pool) -> None:
+    cluster.scale(2)
+    cluster.wait_for_workers(2, timeout=PATIENCE)
+    pool.run("condor_hold", f"{cluster.jobs()[0].id}")
+    wait_until(lambda: "1 held" in cluster.jobs().summary())
+    wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1, what="its worker leaves")
+    with pytest.warns(GatewayWarning, match=r"call scale\(4\)"), pytest.raises(WaitTimeoutError):
+        cluster.wait_for_workers(4, timeout="2s")
+
+
 def test_adaptive_scaling_is_trusted_within_its_maximum(cluster: Any) -> None:
     cluster.adapt(minimum=0, maximum=2)
     with warnings.catch_warnings(record=True) as told:

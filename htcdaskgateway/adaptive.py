@@ -114,18 +114,21 @@ class FleetView:
         self.fleet = fleet
         self.loop = loop
         self.scheduler_comm = fleet.scheduler.comm
-        self._joined: dict[JobId, str] = {}
+        self._joined: dict[JobId, list[str]] = {}
         self._unoccupied: list[JobId] = []
 
     async def refresh(self, target_duration: float) -> int:
         """Look at the work, the workers and the jobs, and return how many workers the work asks for."""
         # The scheduler first: where it is gone, the schedd need not be asked.
         target, joined, unoccupied = await self.fleet.scheduler.adaptive(
-            target_duration, self.fleet.staging.spec.cpus
+            target_duration, self.fleet.staging.spec.nthreads
         )
         await self.fleet.look()
-        self._joined = {job: name for name in joined if (job := JobId.of_worker(name))}
-        self._unoccupied = [job for name in unoccupied if (job := JobId.of_worker(name))]
+        self._joined = {}
+        for name in joined:
+            if job := JobId.of_worker(name):
+                self._joined.setdefault(job, []).append(name)
+        self._unoccupied = list(dict.fromkeys(job for name in unoccupied if (job := JobId.of_worker(name))))
         return target
 
     @property
@@ -153,8 +156,9 @@ class FleetView:
 
     async def scale_down(self, jobs: Collection[JobId]) -> None:
         """Retire the workers among these jobs, and remove as many jobs that wait as there are others."""
-        names = [self._joined[job] for job in jobs if job in self._joined]
-        await self.fleet.shrink(names, waiting=len(jobs) - len(names))
+        joined = [job for job in jobs if job in self._joined]
+        names = [name for job in joined for name in self._joined[job]]
+        await self.fleet.shrink(names, waiting=len(jobs) - len(joined))
 
 
 class FleetAdaptive(Adaptive):  # type: ignore[misc]
@@ -260,13 +264,13 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
         return int(await self.cluster.refresh(self.target_duration))
 
     async def recommendations(self, target: int) -> dict[str, Any]:
-        """Return what to do to reach `target`; nothing, if this has been stopped meanwhile."""
+        """Return what to do to reach `target` workers, in jobs; nothing, if this has been stopped meanwhile."""
         if self.state == "stopped":
             return {"status": "same"}
-        return dict(await super().recommendations(target))
+        return dict(await super().recommendations(self.cluster.fleet.staging.spec.jobs(target)))
 
     async def workers_to_close(self, target: int) -> list[JobId]:
-        """Return workers that process nothing, as many as are too many when nothing waits any more."""
+        """Return jobs whose workers process nothing, as many as are too many when nothing waits any more."""
         view: FleetView = self.cluster
         return view.unoccupied[: max(0, len(view.observed) - target)]
 

@@ -73,8 +73,11 @@ _NOT_EXTRA = {
 _NOT_FOR_WORKER = {
     "--death-timeout": "death_timeout",
     "--name": None,
-    "--nanny": None,
-    "--nworkers": "scale(n)",
+    "--nanny": "nanny=True",
+    "--nanny-port": "worker_port",
+    "--no-nanny": "nanny=False",
+    "--nworkers": "processes",
+    "--preload-nanny": None,
     "--scheduler-file": None,
     "--scheduler-sni": None,
     "--tls-ca-file": None,
@@ -247,6 +250,12 @@ def ports(value: Any, name: str) -> str:
     if match and match[2] and int(match[1]) > int(match[2]):
         raise ConfigError(f"{name}={value!r} begins after its end")
     return str(value)
+
+
+def port_count(ports: str) -> int:
+    """Return how many ports a checked range has; 0 for any free one."""
+    first, _, last = ports.partition(":")
+    return int(last or first) - int(first) + 1 if int(first) else 0
 
 
 def host_port(value: Any, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from dask_gateway import Gateway, GatewayCluster
 
 from . import config, containers, display, logs, staging
 from .condor import Condor
+from .counting import check_count, jobs_of
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
 from .fleet import Fleet, cluster_constraint, remove_jobs
@@ -287,7 +287,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
                 self.gateway.close()
             raise
 
-    def scale(self, n: int, worker_type: str = "htcondor", **kwargs: Any) -> Any:
+    def scale(self, n: int | None = None, worker_type: str = "htcondor", **kwargs: Any) -> Any:
         """Bring the cluster to `n` workers.
 
         Jobs that wait in the queue or are held count as workers that have been asked for. Scaling down removes
@@ -297,25 +297,31 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         Parameters
         ----------
         n : int
-            The number of workers, at least 0. Asking for the same number again changes nothing.
+            The number of workers, at least 0. Asking for the same number again changes nothing. Where a job has
+            several workers (``processes``), it is rounded up to whole jobs.
         worker_type : str, optional
             ``"htcondor"`` for HTCondor's workers, ``"gateway"`` for those that the gateway server starts itself
             beside them. One kind is scaled without touching the other.
+        jobs, cores, memory : int, int, int or str, optional
+            For HTCondor's workers, and in place of `n`: the number of jobs, or of CPUs or bytes (``"1 TB"``, as
+            ``memory`` of a worker) in all, rounded up to whole jobs.
 
         Raises
         ------
         ConfigError
-            `n` is not such a number, or there is no such type.
+            `n` is not such a number, there is no such type, or not just one number is given.
         CondorError, SchedulerError
             It could not be done; scaling again is safe.
         """
         return self.gateway.sync(self._scale, n, worker_type=worker_type, **kwargs)
 
-    async def _scale(self, n: int, worker_type: str = "htcondor") -> None:
-        count = _check_count(n)
+    async def _scale(self, n: int | None = None, worker_type: str = "htcondor", **amounts: Any) -> None:
         if check_worker_type(worker_type) == GATEWAY:
-            await self.gateway._scale_cluster(self.name, count, worker_type=GATEWAY)
+            if amounts:
+                raise ConfigError(f"scale(): workers of the gateway server are not counted in {', '.join(amounts)}")
+            await self.gateway._scale_cluster(self.name, check_count(n), worker_type=GATEWAY)
             return
+        count = jobs_of(self.spec, n, **amounts)
         await self._end_adapting("scale() is called")
         await self.fleet.scale(count)
 
@@ -433,7 +439,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
 
         # For dask's client 0 means no limit.
         limit = config.parse_seconds(timeout, "timeout") if timeout else None
-        await wait_for_workers(self.fleet, _check_count(n, "wait_for_workers"), limit)
+        await wait_for_workers(self.fleet, check_count(n, "wait_for_workers"), limit)
 
     def jobs(self) -> Any:
         """Return the cluster's worker jobs.
@@ -592,14 +598,3 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             return asyncio.get_running_loop() is self.loop.asyncio_loop
         except RuntimeError:
             return False
-
-
-def _check_count(n: Any, call: str = "scale") -> int:
-    """Return `n`, of whatever integer type, if it is a number of workers."""
-    try:
-        count = -1 if isinstance(n, bool) else operator.index(n)
-    except TypeError:
-        count = -1
-    if count < 0:
-        raise ConfigError(f"{call}({n!r}): the number of workers is a whole number of at least 0")
-    return count

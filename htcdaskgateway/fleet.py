@@ -229,11 +229,14 @@ class Fleet:
         victims = _waiting_first(live)[:surplus]
         if len(victims) < surplus:
             running = {job.id: job for job in live if job.worker_name}
-            joined, cheapest = await self.scheduler.workers(cheapest=len(running))
+            # A job is as dear as the dearest of its workers.
+            processes = self.staging.spec.processes
+            joined, cheapest = await self.scheduler.workers(cheapest=len(running) * processes)
             having = {JobId.of_worker(name) for name in joined}
             # A worker that has not joined yet holds nothing.
             order = [job for job in running if job not in having]
-            order += [job for name in cheapest if (job := JobId.of_worker(name)) in running]
+            ranks = {job: rank for rank, name in enumerate(cheapest) if (job := JobId.of_worker(name)) in running}
+            order += sorted(ranks, key=ranks.__getitem__)
             victims += [running[job] for job in dict.fromkeys(order)][: surplus - len(victims)]
         await self._release(victims, force=False)
 

@@ -171,7 +171,9 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             await super()._stop_cluster(cluster_name)
         remove_credentials(cluster_name)
 
-    def scale_cluster(self, cluster_name: str, n: int, worker_type: str = HTCONDOR, **kwargs: Any) -> Any:
+    def scale_cluster(
+        self, cluster_name: str, n: int | None = None, worker_type: str = HTCONDOR, **kwargs: Any
+    ) -> Any:
         """Bring a cluster to `n` workers of one kind; see `HTCGatewayCluster.scale`.
 
         Parameters
@@ -182,15 +184,19 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             The number of workers.
         worker_type : str, optional
             ``"htcondor"``, or ``"gateway"`` for the workers that the server starts itself.
+        **kwargs
+            ``jobs``, ``cores`` or ``memory`` in place of `n`.
         """
         return self.sync(self._scale_cluster, cluster_name, n, worker_type=worker_type, **kwargs)
 
-    async def _scale_cluster(self, cluster_name: str, n: int, worker_type: str = HTCONDOR) -> None:
+    async def _scale_cluster(
+        self, cluster_name: str, n: int | None = None, worker_type: str = HTCONDOR, **amounts: Any
+    ) -> None:
         if check_worker_type(worker_type) == GATEWAY:
             await super()._scale_cluster(cluster_name, n)
             return
         async with self._connected(cluster_name) as cluster:
-            await cluster._scale(n)
+            await cluster._scale(n, **amounts)
 
     def adapt_cluster(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
@@ -20,6 +21,7 @@ ATTRIBUTES = (
     "JobStatus",
     "NumShadowStarts",
     "EnteredCurrentStatus",
+    "GlobalJobId",
     "RemoteHost",
     "HoldReason",
     "HoldReasonCode",
@@ -30,7 +32,8 @@ ATTRIBUTES = (
 NAME_PREFIX = "htcondor-"
 """How the name of a Dask worker that is an HTCondor job begins."""
 
-_WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+")
+# The job's id, the number of its start, the number of the worker in that start, the schedd.
+_WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+(?:-\d+)?(?:@\S+)?")
 
 
 SPOOLING = 16
@@ -93,6 +96,8 @@ class WorkerJob(NamedTuple):
         ``HoldReasonCode`` and ``HoldReasonSubCode`` (HTCondor's manual lists them).
     since : float
         When its status changed last, in seconds since the epoch.
+    schedd : str
+        The name of the schedd that holds it.
     """
 
     id: JobId
@@ -103,6 +108,7 @@ class WorkerJob(NamedTuple):
     hold_code: int | None = None
     hold_subcode: int | None = None
     since: float = 0.0
+    schedd: str = ""
 
     @classmethod
     def from_ad(cls, ad: Mapping[str, Any]) -> WorkerJob:
@@ -135,6 +141,7 @@ class WorkerJob(NamedTuple):
             hold_code=ad.get("HoldReasonCode") if held else None,
             hold_subcode=ad.get("HoldReasonSubCode") if held else None,
             since=ad.get("EnteredCurrentStatus") or 0.0,
+            schedd=sys.intern((ad.get("GlobalJobId") or "").partition("#")[0].rstrip("@")),
         )
 
     @property
@@ -144,11 +151,14 @@ class WorkerJob(NamedTuple):
 
     @property
     def worker_name(self) -> str | None:
-        """The name of the Dask worker that the job runs, or None while it does not run."""
+        """The name of the first Dask worker of the job's present start, or None while it does not run.
+
+        Those that the job starts beside or after it have ``-2``, ``-3`` and so on behind the number of the start.
+        """
         if self.status not in (JobStatus.RUNNING, JobStatus.SUSPENDED):
             return None
         # HTCondor calls a job running some time before it counts its start.
-        return f"{NAME_PREFIX}{self.id}-{max(self.starts, 1)}"
+        return f"{NAME_PREFIX}{self.id}-{max(self.starts, 1)}{'@' if self.schedd else ''}{self.schedd}"
 
 
 class WorkerJobs(list[WorkerJob]):

@@ -28,14 +28,16 @@ _TAILED = 20
 
 _AT_ONCE = 4
 _FILE = re.compile(r"worker-(\d+)\.(\d+)(?:\.\d)?\.out")
-_BEGIN = re.compile(rf"{NAME_PREFIX}\d+\.\d+-\d+(?= starts on )")
+_BEGIN = re.compile(rf"({NAME_PREFIX}\d+\.\d+-\d\S*) starts on ")
+_START = re.compile(rf"({NAME_PREFIX}\d+\.\d+-\d+)\S*")
 
 
 class WorkerLogs(dict[str, str]):
     """What each worker wrote, its output before its errors, by the worker's name.
 
-    The name is ``htcondor-`` and the job's id and the number of its start. A job that is started again has an entry
-    for each start whose output is still there.
+    The name is that of the first worker of a start of a job: ``htcondor-``, the job's id, the number of the start
+    and the schedd. Workers that this start had beside it or later (``-2``, ``-3``) write into the same file. A job
+    that HTCondor has started again has an entry for each start whose output is still there.
     """
 
     def __str__(self) -> str:
@@ -81,8 +83,8 @@ def read(staging: Staging, workers: Iterable[str] | str | None = None) -> Worker
             output = _end(path)
             begin = _BEGIN.search(_end(path, head=True))
             # A script that did not get as far as its first line cannot tell its name.
-            name = begin[0] if begin else path.stem
-            if wanted is None or wanted & {name, f"{match[1]}.{match[2]}"}:
+            name = begin[1] if begin else path.stem
+            if wanted is None or wanted & {_start(name), f"{match[1]}.{match[2]}"}:
                 key = (int(match[1]), int(match[2]), path.stat().st_mtime)
                 found.append((key, name, output + _end(path.with_suffix(".err"))))
     except OSError as error:
@@ -114,7 +116,7 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
     running = [
         job
         for job in jobs.having(JobStatus.RUNNING)
-        if job.worker_name not in logs and (wanted is None or wanted & {str(job.id), str(job.worker_name)})
+        if job.worker_name not in logs and (wanted is None or wanted & {str(job.id), _start(str(job.worker_name))})
     ]
     if wanted is None and len(running) > _TAILED:
         warnings.warn(
@@ -150,7 +152,13 @@ async def fetch_spooled(fleet: Fleet) -> None:
 def _wanted(workers: Iterable[str] | str | None) -> set[str] | None:
     if workers is None:
         return None
-    return {workers} if isinstance(workers, str) else {str(worker) for worker in workers}
+    return set(map(_start, [workers] if isinstance(workers, str) else map(str, workers)))
+
+
+def _start(name: str) -> str:
+    """Return a worker's name as far as it names the start of its job, which is what has an output of its own."""
+    match = _START.fullmatch(name)
+    return match[1] if match else name
 
 
 def _end(path: Path, *, head: bool = False) -> str:

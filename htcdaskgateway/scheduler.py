@@ -15,8 +15,6 @@ from . import config
 from .errors import SchedulerError
 from .remote import scheduler_plugin
 
-_NOTE = "htcdaskgateway"
-
 ADAPTIVE = "adaptive"
 """The note that says who adapts the cluster, and within which bounds."""
 
@@ -181,13 +179,13 @@ class SchedulerLink:
     async def note(self, **values: Any) -> None:
         """Keep values at the scheduler for as long as the cluster lives."""
         with _explained("keep a note"):
-            for name, value in values.items():
-                await asyncio.wait_for(self.comm.set_metadata(keys=[_NOTE, name], value=value), self.timeout)
+            await asyncio.wait_for(self.comm.htcdaskgateway_note(values=values), self.timeout)
 
     async def noted(self, name: str, default: Any = None) -> Any:
         """Return a value that some client has put there with `note`."""
         with _explained("read a note"):
-            return await asyncio.wait_for(self.comm.get_metadata(keys=[_NOTE, name], default=default), self.timeout)
+            answer = self.comm.htcdaskgateway_noted(name=name, default=default)
+            return await asyncio.wait_for(answer, self.timeout)
 
 
 @contextlib.contextmanager

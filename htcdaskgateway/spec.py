@@ -33,10 +33,15 @@ class WorkerSpec:
         Whether the ``htcondor`` runtime sends the image with each job, or takes it from its path on the execute
         node. None: a file is sent, a directory is not. What is below ``/cvmfs`` is never sent.
     cpus : int
-        ``request_cpus``, and the number of threads of the worker.
+        ``request_cpus``, and the number of threads of the job's workers together.
     memory : int
-        ``request_memory`` and the memory limit of the worker, in bytes. Given as text it is read as HTCondor
-        reads it: ``32GB`` is 32 GiB, a bare number counts MiB.
+        ``request_memory`` and the memory limit of the job's workers together, in bytes. Given as text it is read
+        as HTCondor reads it: ``32GB`` is 32 GiB, a bare number counts MiB.
+    processes : int
+        How many workers a job has, for work that Python's lock holds back. They share its CPUs and its memory.
+    nanny : bool
+        Whether a nanny watches each worker: starts it again where it is, ends it above its memory limit, and takes
+        nanny plugins and ``restart_workers``. It costs a second process and start for each worker.
     disk : int or None
         ``request_disk`` in bytes. A bare number counts KiB, as for HTCondor.
     gpus : int or None
@@ -88,6 +93,8 @@ class WorkerSpec:
     transfer_container: bool | None
     cpus: int
     memory: int
+    processes: int
+    nanny: bool
     disk: int | None
     gpus: int | None
     python: str
@@ -145,6 +152,17 @@ class WorkerSpec:
                 f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
                 "later whose files are spooled"
             )
+        if values["processes"] > values["cpus"]:
+            raise ConfigError(
+                f"processes={values['processes']!r} needs at least as many cpus, but cpus={values['cpus']!r}: they "
+                "are the job's, and each worker has its share of them"
+            )
+        listeners = values["processes"] * (2 if values["nanny"] else 1)
+        if 0 < checks.port_count(values["worker_port"]) < listeners:
+            raise ConfigError(
+                f"worker_port={values['worker_port']!r} is too few ports for one job: it has {listeners} processes "
+                "that listen (workers and nannies)"
+            )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +188,20 @@ class WorkerSpec:
         return cls.from_keywords(**{name: value for name, value in data.items() if name in KEYWORDS})
 
     @property
+    def nthreads(self) -> int:
+        """The threads of one worker: its share of the job's CPUs."""
+        return self.cpus // self.processes
+
+    @property
+    def memory_limit(self) -> int:
+        """The memory of one worker in bytes: its share of the job's."""
+        return self.memory // self.processes
+
+    def jobs(self, workers: int) -> int:
+        """Return how many jobs have so many workers, rounded up to whole jobs."""
+        return -(-workers // self.processes)
+
+    @property
     def memory_mib(self) -> int:
         """The memory in MiB, as ``request_memory`` counts."""
         return self.memory // MIB
@@ -181,6 +213,8 @@ class WorkerSpec:
 
     def __str__(self) -> str:
         parts = [f"{self.cpus} CPU(s)", f"{format_bytes(self.memory)} of memory"]
+        if self.processes > 1:
+            parts.append(f"{self.processes} workers")
         if self.disk:
             parts.append(f"{format_bytes(self.disk)} of disk")
         if self.gpus:
@@ -199,6 +233,8 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "transfer_container": checks.optional(checks.flag),
     "cpus": checks.count,
     "memory": lambda value, name: parse_amount(value, name, step=MIB),
+    "processes": checks.count,
+    "nanny": checks.flag,
     "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "gpus": checks.optional(checks.count),
     "python": checks.text,

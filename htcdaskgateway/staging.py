@@ -30,6 +30,9 @@ EXIT_AGAIN = 75
 EXIT_CANNOT = 78
 """How a worker ends whose Python has no dask (EX_CONFIG), as in ``remote/worker_start.py``."""
 
+EXIT_UNNAMED = 79
+"""How the worker script ends that cannot read its job's ad, which names the worker."""
+
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
 
@@ -138,6 +141,7 @@ class Staging:
             "spec": spec,
             "version": __version__,
             "name_prefix": NAME_PREFIX,
+            "exit_unnamed": EXIT_UNNAMED,
         }
         description = templating.render(
             "worker.sub.j2",
@@ -237,17 +241,22 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
         "--tls-cert": "dask.crt",
         "--tls-key": "dask.pem",
         "--preload": "worker_preload.py",
-        "--nthreads": str(spec.cpus),
-        "--memory-limit": str(spec.memory),
+        "--preload-nanny": "worker_preload.py" if spec.nanny else None,
+        "--nworkers": str(spec.processes) if spec.processes > 1 else None,
+        "--nthreads": str(spec.nthreads),
+        "--memory-limit": str(spec.memory_limit),
         "--death-timeout": f"{spec.death_timeout:g}",
         "--worker-port": spec.worker_port,
+        "--nanny-port": spec.worker_port if spec.nanny else None,
         "--interface": spec.interface,
+        # Health and metrics are served over plain HTTP: to this machine only.
+        "--dashboard-address": "127.0.0.1:0",
     }
     for option, value in options.items():
         if value is not None:
             command += [option, value]
-    # HTCondor restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
-    return [*command, "--no-nanny", "--no-dashboard"]
+    # worker_start.py restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
+    return [*command, "--nanny" if spec.nanny else "--no-nanny", "--no-dashboard"]
 
 
 def worker_environment(cluster: str, spec: WorkerSpec) -> dict[str, str]:

@@ -88,7 +88,7 @@ class _Watch:
 
     async def _look(self, counts: WorkerCounts) -> WorkerJobs:
         jobs = (await self.fleet.look()).live
-        missing = self.n - max(counts.gateway, counts.gateway_wanted)
+        missing = self.fleet.staging.spec.jobs(self.n - max(counts.gateway, counts.gateway_wanted))
         if len(jobs) < missing and not self._warned:
             await self._warn_of_few(missing)
         # Where there are too few jobs, others may make more, as long as those that there are can run.

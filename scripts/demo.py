@@ -13,6 +13,7 @@ from pathlib import Path
 import dask.array as da
 import dask.config
 import psutil
+from dask.distributed import worker_client
 
 from htcdaskgateway import HTCGateway
 from htcdaskgateway.local import LocalSystem, PersonalPool, image
@@ -96,6 +97,14 @@ def first_notebook(worker: dict[str, str]) -> str:
     x = da.random.random((3000, 3000), chunks=(1000, 1000))
     mean = float((x + x.T).mean().compute())
     check(abs(mean - 1) < 0.01, f"the mean of x + x.T, computed on the workers, is {mean:.4f}, about 1")
+
+    def squares(n: int) -> int:
+        """Ask the cluster from within a task, with a client of the task's own."""
+        with worker_client() as own:
+            return sum(own.gather(own.map(lambda i: i * i, range(n))))
+
+    found = client.submit(squares, 10).result()
+    check(found == 285, f"a task has a client of its own, and computes with it: the sum of 10 squares is {found}")
 
     say("scale(4)")
     cluster.scale(4)

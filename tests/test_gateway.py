@@ -193,10 +193,12 @@ def test_a_cluster_is_scaled_by_its_name(gateway, pool):
 
 def test_a_scheduler_keeps_the_newest_plugin_of_all_its_clients(new_cluster, monkeypatch, tmp_path):
     cluster = new_cluster()
-    source = Path(scheduler_plugin.__file__).read_text()
+    source, own = Path(scheduler_plugin.__file__).read_text(), scheduler_plugin.VERSION
 
     def install(version):
-        (tmp_path / "scheduler_plugin.py").write_text(source.replace("\nVERSION = 1\n", f"\nVERSION = {version}\n"))
+        (tmp_path / "scheduler_plugin.py").write_text(
+            source.replace(f"\nVERSION = {own}\n", f"\nVERSION = {version}\n")
+        )
         with monkeypatch.context() as patched:
             patched.setattr(scheduler_plugin, "VERSION", version)
             patched.setattr("htcdaskgateway.scheduler.resources.files", lambda package: tmp_path)
@@ -209,10 +211,10 @@ def test_a_scheduler_keeps_the_newest_plugin_of_all_its_clients(new_cluster, mon
     cluster.scale(1)
     with cluster.get_client() as client:
         client.wait_for_workers(1, timeout=60)
-        install(0)
-        assert client.run_on_scheduler(plugins) == {0: False, 1: True}
-        install(2)
-        assert client.run_on_scheduler(plugins) == {2: True}
+        install(own - 1)
+        assert client.run_on_scheduler(plugins) == {own - 1: False, own: True}
+        install(own + 1)
+        assert client.run_on_scheduler(plugins) == {own + 1: True}
     assert cluster.gateway.sync(cluster.fleet.scheduler.counts) == (1, 0, 0)
 
 

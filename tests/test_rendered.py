@@ -302,6 +302,7 @@ def test_the_script_starts_a_worker_whose_name_leads_back_to_the_job(started):
         "--memory-limit": str(2048 * MIB),
         "--death-timeout": "60",
         "--worker-port": "10000:10070",
+        "--dashboard-address": "127.0.0.1:0",
         "--no-nanny": "--no-dashboard",
         "--no-dashboard": "--name",
         "--name": "",

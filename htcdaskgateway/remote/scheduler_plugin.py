@@ -11,22 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.versions import get_versions
 
-VERSION = 1
+VERSION = 2
 PREFIX = "htcondor-"
 NAME = "htcdaskgateway-"
+NOTES = "htcdaskgateway"
+
+NO_NANNY = (
+    "{what} needs a nanny, and the cluster's HTCondor workers have none: make the cluster with nanny=True "
+    "(htcdaskgateway.worker.nanny)"
+)
 
 
 def is_ours(name: object) -> bool:
-    """Tell whether the worker `name` is an HTCondor job."""
+    """Tell whether the worker `name` is an HTCondor job's."""
     return str(name).startswith(PREFIX)
+
+
+def job_of(name: str) -> str:
+    """Return what the names of a job's workers have in common; a job may have several."""
+    job, at, schedd = name.partition("@")
+    return "-".join(job.split("-")[:3]) + at + schedd
 
 
 class GatewayView:
@@ -68,13 +82,57 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
             return
         for name in others:
             scheduler.remove_plugin(name)
+        # Also where clients of older versions keep and look for them.
+        self.notes: dict[str, Any] = scheduler.task_metadata.setdefault(NOTES, {})
         service.scheduler = GatewayView(scheduler, self)
+        scheduler.handlers["htcdaskgateway_note"] = self.note
+        scheduler.handlers["htcdaskgateway_noted"] = self.noted
         scheduler.handlers["htcdaskgateway_workers"] = self.workers
         scheduler.handlers["htcdaskgateway_retire"] = self.retire
         scheduler.handlers["htcdaskgateway_adaptive"] = self.adaptive
         scheduler.handlers["htcdaskgateway_versions"] = self.versions
+        self.require_nannies()
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
+
+    def restart(self, scheduler: Any) -> None:
+        """Keep the notes through a client's ``restart()``, which empties the scheduler's metadata."""
+        if self.active:
+            scheduler.task_metadata[NOTES] = self.notes
+
+    async def note(self, values: dict[str, Any]) -> None:
+        """Keep values for as long as the cluster lives."""
+        self.notes.update(values)
+
+    async def noted(self, name: str, default: Any = None) -> Any:
+        """Return a value that some client has put there."""
+        return self.notes.get(name, default)
+
+    def require_nannies(self) -> None:
+        """Let calls that need a nanny fail at once where HTCondor's workers have none."""
+        scheduler = self.scheduler
+
+        def checked(call: Callable[..., Any], what: str, concerns: Callable[..., bool]) -> Callable[..., Any]:
+            @functools.wraps(call)
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
+                if concerns(**kwargs):
+                    raise RuntimeError(NO_NANNY.format(what=what))
+                return await call(*args, **kwargs)
+
+            return wrapped
+
+        def plugin_fails(**_: Any) -> bool:
+            return (self.notes.get("spec") or {}).get("nanny") is False
+
+        def broadcast_fails(workers: Iterable[str] | None = None, nanny: bool = False, **_: Any) -> bool:
+            asked = scheduler.workers if workers is None else workers
+            found = [ws for address in asked if (ws := scheduler.workers.get(address))] if nanny else []
+            return any(is_ours(ws.name) and not ws.nanny for ws in found)
+
+        register = checked(scheduler.register_nanny_plugin, "a nanny plugin", plugin_fails)
+        scheduler.register_nanny_plugin = scheduler.handlers["register_nanny_plugin"] = register
+        broadcast = checked(scheduler.broadcast, "a call of nannies", broadcast_fails)
+        scheduler.handlers["broadcast"] = broadcast
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Take a worker of ours out of the gateway's count."""
@@ -139,18 +197,19 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
     async def adaptive(self, target_duration: float, threads: int) -> dict[str, Any]:
         """Return how many workers of ours are asked for, those that have joined, and those that do nothing."""
         own = self.own()
-        unoccupied = [name for name, ws in own.items() if self.does_nothing(ws)]
+        unoccupied = self.idle(own)
         return {
             "target": self.target(target_duration, ours=True, threads=threads),
             "joined": list(own),
             "unoccupied": sorted(unoccupied, key=lambda name: own[name].nbytes),
         }
 
-    def does_nothing(self, ws: Any) -> bool:
-        """Tell whether a worker has no task, and none is being stolen for it."""
+    def idle(self, workers: dict[str, Any]) -> list[str]:
+        """Return those of our `workers` that have no task, nor one on its way; a job's only all together."""
         stealing = self.scheduler.extensions.get("stealing")
-        thefts = stealing.in_flight.values() if stealing else ()
-        return not ws.processing and not ws.actors and not any(theft["thief"] is ws for theft in thefts)
+        thieves = {theft["thief"] for theft in stealing.in_flight.values()} if stealing else set()
+        busy = {job_of(name) for name, ws in workers.items() if ws.processing or ws.actors or ws in thieves}
+        return [name for name in workers if job_of(name) not in busy]
 
     async def versions(self) -> dict[str, Any]:
         """Return the versions that the scheduler has, and those that each worker told when it joined."""
@@ -167,8 +226,9 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         have been are closed with what they hold, and their jobs are to be removed at once.
         """
         stimulus = f"htcdaskgateway-retire-{time.time()}"
-        chosen = {name: ws for name, ws in self.own().items() if name in set(names)}
-        retiring = [ws for ws in chosen.values() if not unoccupied or self.does_nothing(ws)]
+        own = self.own()
+        chosen = {name: own[name] for name in names if name in own}
+        retiring = [chosen[name] for name in (self.idle(chosen) if unoccupied else chosen)]
         for ws in retiring:
             # From this moment on it is given no task; retire_workers begins a little later only.
             self.scheduler.handle_worker_status_change(Status.closing_gracefully, ws, stimulus)

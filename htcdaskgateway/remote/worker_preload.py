@@ -1,12 +1,15 @@
-"""A preload of ``dask worker``: end so that HTCondor knows whether this worker is still wanted.
+"""A preload of ``dask worker``: behave behind the gateway's proxy, and end so that it is known what comes next.
 
 Sent with the job. A stock worker exits with 0 whether it was retired or cut off; here its exit code says which:
 
 * 0: not wanted any more (retired, the scheduler closed, or no scheduler within the death timeout);
-* 75: wanted, but cut off, restarted or told to go elsewhere; HTCondor runs the job again;
+* 74: wanted, but cut off from the scheduler;
+* 75: wanted, but restarted or evicted;
+* 76: wanted, but its lifetime here is over;
 * anything else: the worker failed by itself.
 
-HTCondor's SIGTERM (an eviction, condor_rm) hands the worker's data to others before it ends.
+HTCondor's SIGTERM (an eviction, condor_rm) hands the worker's data to others before it ends. Under a nanny the
+nanny's process ends with its worker's code.
 """
 
 from __future__ import annotations
@@ -17,67 +20,181 @@ import logging
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from distributed.core import Status
+from distributed.nanny import Nanny
+from distributed.security import Security
 
 logger = logging.getLogger("distributed.worker.htcondor")
 
+LOST = 74
 AGAIN = 75
+ELSEWHERE = 76
+SNI = f"daskgateway-{os.environ.get('DASK_GATEWAY_CLUSTER_NAME', '')}"
+"""The name by which the gateway's proxy finds this cluster's scheduler."""
+
+# How long a worker that is wanted again may take to end, in seconds: what it still computes nobody waits for.
+CLOSE_TIMEOUT = 5.0
+# How often the worker of a nanny may fail before the nanny gives up, as the job's own bound.
+MAX_FAILURES = 3
+RETRY = 0.5
+
 exit_code: int | None = None
 
 
-def code_of(status: Status, reason: str) -> int | None:
-    """Return the exit code for a worker that is closed with that status, for that reason; None: leave it."""
+class ProxySecurity(Security):  # type: ignore[misc]
+    """The worker's credentials for whoever connects with them, such as a client in a task.
+
+    The worker itself is told the name by ``--scheduler-sni``; a client in it has only the worker's credentials.
+    """
+
+    __slots__ = ()
+
+    def get_connection_args(self, role: str) -> dict[str, Any]:
+        """Return what a connection needs: the worker's certificate in whatever role, and the proxy's name."""
+        return {**super().get_connection_args("worker"), "server_hostname": SNI}
+
+
+def code_of(worker: Any, reason: str) -> int | None:
+    """Return the exit code for a worker that is closed for that reason; None: leave it."""
     if reason.startswith("failure-to-start"):
         return 0 if "TimeoutError" in reason else None
     if reason.startswith("scheduler-close"):  # the whole cluster, or this worker by the scheduler's choice
         return 0
-    if reason == "scheduler-remove-worker" and status is Status.closing_gracefully:
+    if reason == "scheduler-remove-worker" and worker.status is Status.closing_gracefully:
         return 0
-    return AGAIN
+    if reason == "worker-lifetime-reached" and not worker.lifetime_restart:
+        return ELSEWHERE
+    return LOST if reason.startswith(("worker-handle-scheduler", "worker-heartbeat")) else AGAIN
 
 
 def leave() -> None:
-    """End the process with the exit code that was decided."""
-    if exit_code is not None:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
+    """End the process with the exit code that was decided; a negative one is a signal's number."""
+    if exit_code is None:
+        return
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if exit_code < 0:
+        os.kill(os.getpid(), -exit_code)
+    os._exit(exit_code if exit_code >= 0 else 128 - exit_code)
 
 
-async def hand_over(worker: Any) -> None:
-    """Move the worker's data to others, then close; the signal came from HTCondor."""
-    try:
-        if worker.status in (Status.running, Status.paused):
-            logger.info("told to leave; handing the data over")
-            await worker.close_gracefully(reason="sigterm")
-            return
-    except OSError:  # the scheduler is gone too
-        logger.exception("the data could not be handed over")
-    await worker.close(reason="sigterm", executor_wait=False)
+def on_sigterm(hand_over: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `hand_over` when HTCondor's signal comes."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()  # the loop keeps weak references only
+
+    def told() -> None:
+        task = loop.create_task(hand_over())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGTERM, told)
 
 
-def dask_setup(worker: Any) -> None:
-    """Wrap what closes `worker`; called once it listens, before it looks for the scheduler."""
+def set_up_worker(worker: Any) -> None:
+    """Wrap what closes `worker`."""
+    worker.security.__class__ = ProxySecurity
     close = worker.close
 
     async def closing(*args: Any, **kwargs: Any) -> Any:
         global exit_code
         if exit_code is None and worker.status not in (Status.closing, Status.closed, Status.failed):
-            exit_code = code_of(worker.status, str(kwargs.get("reason", "worker-close")))
-        return await close(*args, **kwargs)
+            exit_code = code_of(worker, str(kwargs.get("reason", "worker-close")))
+            if exit_code in (LOST, AGAIN):
+                kwargs["executor_wait"] = False
+                asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, leave)
+        closed = await close(*args, **kwargs)
+        if worker.nanny:  # a stock one waits two seconds for a thread, in vain
+            asyncio.get_running_loop().call_soon(leave)
+        return closed
+
+    async def hand_over() -> None:
+        try:
+            if worker.status in (Status.running, Status.paused):
+                logger.info("told to leave; handing the data over")
+                await worker.close_gracefully(reason="sigterm")
+                return
+        except OSError:  # the scheduler is gone too
+            logger.exception("the data could not be handed over")
+        await worker.close(reason="sigterm", executor_wait=False)
 
     worker.close = closing
     worker.stream_handlers["close"] = closing
+    if not worker.nanny:  # under one the signal is the nanny's, and its memory limit's to send
+        on_sigterm(hand_over)
+
+
+async def set_up_nanny(nanny: Any) -> None:
+    """Let `nanny` through the proxy, and end with its worker's code."""
+    nanny.connection_args["server_hostname"] = SNI
+    nanny.rpc.connection_args["server_hostname"] = SNI
+    close, worker_exited, instantiate = nanny.close, nanny._on_worker_exit, nanny.instantiate
+    codes: list[int] = []
+
+    def decide(code: int) -> None:
+        global exit_code
+        if exit_code is None:
+            exit_code = code
+
+    async def exited(code: int) -> Any:
+        codes.append(code)
+        # The memory limit ends a worker by SIGTERM; how often a task may do that is Dask's to say.
+        failures = [code for code in codes if code not in (0, LOST, AGAIN, ELSEWHERE, -signal.SIGTERM)]
+        if len(failures) >= MAX_FAILURES and nanny.status is Status.running:
+            decide(code)
+            nanny.close_gracefully(reason=f"its worker failed {MAX_FAILURES} times")
+        return await worker_exited(code)
+
+    async def instantiating() -> Any:
+        try:
+            return await instantiate()
+        except (asyncio.TimeoutError, TimeoutError):
+            decide(0)
+            raise
+
+    async def closing(*args: Any, **kwargs: Any) -> Any:
+        reason = str(kwargs.get("reason", ""))
+        if reason.startswith("failure-to-start") and "TimeoutError" in reason:
+            decide(0)
+        elif reason == "nanny-close-gracefully":
+            decide(codes[-1] if codes and codes[-1] in (0, LOST, ELSEWHERE) else AGAIN)
+        return await close(*args, **kwargs)
+
+    async def hand_over() -> None:
+        decide(AGAIN)
+        try:
+            if nanny.worker_address:
+                logger.info("told to leave; handing the data over")
+                await nanny.scheduler.retire_workers(
+                    workers=[nanny.worker_address],
+                    close_workers=False,
+                    remove=True,
+                    stimulus_id=f"htcdaskgateway-sigterm-{time.time()}",
+                )
+        except OSError:  # the scheduler is gone too
+            logger.exception("the data could not be handed over")
+        await nanny.close(reason="sigterm")
+
+    nanny.close, nanny._on_worker_exit, nanny.instantiate = closing, exited, instantiating
+    on_sigterm(hand_over)
+    # As a worker does, and unlike a stock nanny: wait for the scheduler until the death timeout.
+    while True:
+        try:
+            nanny.rpc.reuse(nanny.scheduler_addr, await nanny.rpc.connect(nanny.scheduler_addr))
+            return
+        except OSError:
+            await asyncio.sleep(RETRY)
+
+
+async def dask_setup(server: Any) -> None:
+    """Begin; called once `server`, a worker or a nanny, listens, before it looks for the scheduler."""
     atexit.register(leave)
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()  # the loop keeps weak references only
-
-    def told() -> None:
-        task = loop.create_task(hand_over(worker))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    loop.add_signal_handler(signal.SIGTERM, told)
+    if isinstance(server, Nanny):
+        await set_up_nanny(server)
+    else:
+        set_up_worker(server)

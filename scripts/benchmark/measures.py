@@ -20,7 +20,8 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from distributed import Client
+import psutil
+from distributed import Client, LocalCluster
 
 from htcdaskgateway.jobs import ATTRIBUTES
 
@@ -240,15 +241,16 @@ def worker_start(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
                 command, cwd=scratch, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             wait_joined(client, 1)
-            # Not ru_maxrss: that counts the memory of the process that forked it, too.
-            peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            # Each page once, also those that the job's process shares with the worker that it has forked.
+            started = psutil.Process(process.pid)
+            memory = sum(each.memory_full_info().pss for each in (started, *started.children(recursive=True)))
             client.retire_workers(names=[name], close_workers=True)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode != 0:
                 raise RuntimeError(f"{name} ended with {process.returncode}")
             until(lambda: not joined(client), "the worker's leaving")
-            return usage.ru_utime + usage.ru_stime, int(peak[1]) / 1024
+            return usage.ru_utime + usage.ru_stime, memory / 2**20
 
         def ours() -> tuple[float, float]:
             nonlocal count
@@ -271,6 +273,27 @@ def worker_start(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
     memory = [[pair[side][1] for pair in samples] for side in (0, 1)]
     yield Row("a worker's start: CPU", "bare", "s", *cpu, goal=1)
     yield Row("a worker's start: memory", "bare", "MiB", *memory, goal=1)
+    cluster.shutdown()
+
+
+def restart(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
+    """Restart eight workers, until they are back."""
+    cluster = gateway.new_cluster(cpus=1, memory="512MB")
+    with (
+        cluster.get_client(set_as_default=False) as client,
+        LocalCluster(n_workers=8, threads_per_worker=1, dashboard_address=":0") as local,
+        Client(local, set_as_default=False) as its_client,
+    ):
+        cluster.scale(8)
+        wait_joined(client, 8)
+        yield pairs(
+            "restart of 8 workers",
+            "LocalCluster",
+            lambda: timed(lambda: client.restart(timeout=DEADLINE)),
+            lambda: timed(lambda: its_client.restart(timeout=DEADLINE)),
+            rounds=3 if quick else 10,
+            goal=1.2,
+        )
     cluster.shutdown()
 
 
@@ -537,6 +560,7 @@ MEASURES = {
     "submit": submit,
     "ready": ready,
     "worker_start": worker_start,
+    "restart": restart,
     "computing": computing,
     "shutdown": shutdown,
     "looking": looking,

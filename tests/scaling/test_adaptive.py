@@ -179,7 +179,7 @@ def test_what_the_work_asks_for_and_who_does_nothing(cluster: Any) -> None:
             in_flight = dask_scheduler.extensions["stealing"].in_flight
             in_flight["a theft"] = {"thief": ws}
             try:
-                return dask_scheduler.services["gateway"].scheduler._plugin.does_nothing(ws)
+                return bool(dask_scheduler.services["gateway"].scheduler._plugin.idle({ws.name: ws}))
             finally:
                 del in_flight["a theft"]
 

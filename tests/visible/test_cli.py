@@ -58,12 +58,12 @@ def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any,
     assert "running" in table
     job = table.splitlines()[1].split()[0]
     assert "Worker jobs: 1 running" in ok("jobs", name, "--explain")
-    assert f"==> htcondor-{job}-1 <==" in ok("logs", name, job)
+    assert f"==> htcondor-{job}-1@" in ok("logs", name, job)
     assert ok("scale", name, 0) == "0 running, 0 idle, 0 held\n"
     assert ok("stop", name) == f"{name} is stopped\n"
     assert name not in ok("list")
     assert not pool.jobs(name)
-    assert f"==> htcondor-{job}-1 <==" in ok("logs", name), "the output outlives the cluster"
+    assert f"==> htcondor-{job}-1@" in ok("logs", name), "the output outlives the cluster"
 
 
 def test_jobs_that_the_server_has_forgotten_are_listed_and_stopped(tmp_path: Path, pool: Pool) -> None:

@@ -11,6 +11,7 @@ from dask_gateway.client import GatewayWarning
 from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway import logs
+from htcdaskgateway.jobs import JobId
 
 
 def with_workers(cluster: Any, n: int) -> Any:
@@ -40,7 +41,7 @@ def test_of_running_and_of_finished_workers(spool: bool, new_cluster: Callable[.
     wait_until(lambda: cluster.logs() and finished in logs.read(cluster.fleet.staging), what="its file has come")
     both = cluster.logs()
     assert set(both) == names
-    job = finished.removeprefix("htcondor-").removesuffix("-1")
+    job = str(JobId.of_worker(finished))
     assert set(cluster.logs(job)) == {finished} == set(cluster.logs([finished]))
     name = cluster.name
     cluster.shutdown()
@@ -65,10 +66,10 @@ def test_each_start_of_a_job_has_its_own(new_cluster: Callable[..., Any]) -> Non
     cluster.scale(1)
     job = wait_until(lambda: [job for job in cluster.jobs() if job.hold_code == 3])[0]
     found = cluster.logs()
-    assert list(found) == [f"htcondor-{job.id}-{start}" for start in (1, 2, 3)]
+    assert list(found) == [f"htcondor-{job.id}-{start}@{job.schedd}" for start in (1, 2, 3)]
     assert [text.splitlines()[-1] for text in found.values()] == [f"start {n} failed" for n in (1, 2, 3)]
     text = str(found)
-    assert f"==> htcondor-{job.id}-2 <==" in text
+    assert f"==> htcondor-{job.id}-2@{job.schedd} <==" in text
 
 
 def test_a_machine_that_does_not_answer_costs_a_bounded_time(

@@ -2,10 +2,9 @@
 
 Sent with the job. A stock worker exits with 0 whether it was retired or cut off; here its exit code says which:
 
-* 0: not wanted any more (retired, the scheduler closed, or no scheduler within the death timeout);
+* 0: not wanted any more (retired, its lifetime over, the scheduler closed, or none within the death timeout);
 * 74: wanted, but cut off from the scheduler;
 * 75: wanted, but restarted or evicted;
-* 76: wanted, but its lifetime here is over;
 * anything else: the worker failed by itself.
 
 HTCondor's SIGTERM (an eviction, condor_rm) hands the worker's data to others before it ends. Under a nanny the
@@ -32,7 +31,6 @@ logger = logging.getLogger("distributed.worker.htcondor")
 
 LOST = 74
 AGAIN = 75
-ELSEWHERE = 76
 SNI = f"daskgateway-{os.environ.get('DASK_GATEWAY_CLUSTER_NAME', '')}"
 """The name by which the gateway's proxy finds this cluster's scheduler."""
 
@@ -67,7 +65,7 @@ def code_of(worker: Any, reason: str) -> int | None:
     if reason == "scheduler-remove-worker" and worker.status is Status.closing_gracefully:
         return 0
     if reason == "worker-lifetime-reached" and not worker.lifetime_restart:
-        return ELSEWHERE
+        return 0
     return LOST if reason.startswith(("worker-handle-scheduler", "worker-heartbeat")) else AGAIN
 
 
@@ -144,7 +142,7 @@ async def set_up_nanny(nanny: Any) -> None:
     async def exited(code: int) -> Any:
         codes.append(code)
         # The memory limit ends a worker by SIGTERM; how often a task may do that is Dask's to say.
-        failures = [code for code in codes if code not in (0, LOST, AGAIN, ELSEWHERE, -signal.SIGTERM)]
+        failures = [code for code in codes if code not in (0, LOST, AGAIN, -signal.SIGTERM)]
         if len(failures) >= MAX_FAILURES and nanny.status is Status.running:
             decide(code)
             nanny.close_gracefully(reason=f"its worker failed {MAX_FAILURES} times")
@@ -162,7 +160,7 @@ async def set_up_nanny(nanny: Any) -> None:
         if reason.startswith("failure-to-start") and "TimeoutError" in reason:
             decide(0)
         elif reason == "nanny-close-gracefully":
-            decide(codes[-1] if codes and codes[-1] in (0, LOST, ELSEWHERE) else AGAIN)
+            decide(codes[-1] if codes and codes[-1] in (0, LOST) else AGAIN)
         return await close(*args, **kwargs)
 
     async def hand_over() -> None:

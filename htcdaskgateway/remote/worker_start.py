@@ -8,7 +8,6 @@ How a worker ends is told by ``worker_preload.py``; what this process makes of i
 
 * 0, not wanted any more: when all have ended so, the job ends with 0;
 * 74, cut off, and 75, restarted: the next worker starts in the slot, under the next name;
-* 76, wanted, but not here: all leave, and the job ends with 75;
 * anything else, a failure: all leave, and the job ends as that worker did.
 
 HTCondor's signal (an eviction, condor_rm) is passed on: all leave, and the job ends with 75.
@@ -27,7 +26,6 @@ from collections.abc import Callable
 CANNOT = 78
 LOST = 74
 AGAIN = 75
-ELSEWHERE = 76
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -82,7 +80,7 @@ class Workers:
                 self.in_vain = self.in_vain + 1 if ended == LOST and lived < SHORT else 0
                 self.begin(min(2.0 ** (self.in_vain // self.count), LONGEST_PAUSE) if self.in_vain else 0.0)
             elif ended != 0:
-                code = code or (AGAIN if self.leaving or ended == ELSEWHERE else ended)
+                code = code or (AGAIN if self.leaving else ended)
                 self.leave()
         return code
 

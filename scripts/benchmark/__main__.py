@@ -38,11 +38,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two to three minutes: fewer rounds, smaller numbers")
     parser.add_argument("--limits", action="store_true", help="measure where the next limits are instead")
     every = [*MEASURES, *LIMITS]
-    parser.add_argument("--only", action="append", choices=every, help="just this measurement; can be repeated")
+    parser.add_argument(
+        "--only",
+        metavar="NAME,...",
+        type=lambda text: text.split(","),
+        action="extend",
+        help=f"just these measurements: {', '.join(every)}",
+    )
     parser.add_argument(
         "--output", type=Path, help=f"where to write the figures (unless --quick: {TABLE.name} in docs/)"
     )
     arguments = parser.parse_args()
+    unknown = set(arguments.only or ()) - set(every)
+    if unknown:
+        parser.error(f"there is no measurement {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     if arguments.output and not arguments.output.parent.is_dir():
         parser.error(f"there is no directory {arguments.output.parent} to write to")
     output = arguments.output or (None if arguments.quick else TABLE)

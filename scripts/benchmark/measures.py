@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import re
 import resource
@@ -281,7 +282,9 @@ def restart(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
     cluster = gateway.new_cluster(cpus=1, memory="512MB")
     with (
         cluster.get_client(set_as_default=False) as client,
-        LocalCluster(n_workers=8, threads_per_worker=1, dashboard_address=":0") as local,
+        LocalCluster(
+            n_workers=8, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
+        ) as local,
         Client(local, set_as_default=False) as its_client,
     ):
         cluster.scale(8)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import dask.config
 import pytest
@@ -261,16 +262,21 @@ def started(stage, tmp_path, bare):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
-    def run(start=2, path=None, **keywords):
+    def run(start=2, path=None, ad=None, where=None, cwd=scratch, **keywords):
         (scratch / ".job.ad").write_text(
             f'ClusterId = 17\nProcId = 3\nNumShadowStarts = {start}\nX = "ClusterId = 9"\n'
+            'GlobalJobId = "schedd@login1.example.org#17.3#1700000000"\n'
         )
         made = staging.Staging("c1", WorkerSpec.from_keywords(**keywords))
         made.write(ADDRESS, "CERTIFICATE", "KEY")
         done = subprocess.run(
             ["/bin/sh", str(made.directory / "worker.sh")],
-            cwd=scratch,
-            env={"_CONDOR_JOB_AD": str(scratch / ".job.ad"), **({"PATH": path} if path else {})},
+            cwd=cwd,
+            env={
+                "_CONDOR_JOB_AD": ad or str(scratch / ".job.ad"),
+                **({"PATH": path} if path else {}),
+                **(where or {}),
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -308,13 +314,31 @@ def test_the_script_starts_a_worker_whose_name_leads_back_to_the_job(started):
         "--name": "",
         "--local-directory": "",
     }
-    assert options(arguments)["--name"] == "htcondor-17.3-2"
+    assert options(arguments)["--name"] == "htcondor-17.3-2@schedd@login1.example.org"
     assert options(arguments)["--local-directory"] == started.scratch
-    assert environment["DASK_GATEWAY_WORKER_NAME"] == "htcondor-17.3-2"
+    assert environment["DASK_GATEWAY_WORKER_NAME"] == "htcondor-17.3-2@schedd@login1.example.org"
     assert environment["DASK_GATEWAY_CLUSTER_NAME"] == "c1"
     assert environment["HOME"] == started.scratch
     assert environment["PATH"]
-    assert "htcondor-17.3-2 starts on" in words[0]
+    assert "htcondor-17.3-2@schedd@login1.example.org starts on" in words[0]
+
+
+def test_a_sites_wrapper_may_hide_the_jobs_ad(started):
+    arguments, _, _ = started(container_runtime="none", python=started.show, ad="/nowhere/.job.ad")
+    assert options(arguments)["--name"].startswith("htcondor-17.3-2@")
+    Path(started.scratch, "elsewhere").mkdir()
+    arguments, _, _ = started(
+        container_runtime="none",
+        python=started.show,
+        ad="/nowhere/.job.ad",
+        where={"_CONDOR_SCRATCH_DIR": started.scratch},
+        cwd=Path(started.scratch, "elsewhere"),
+    )
+    assert options(arguments)["--name"].startswith("htcondor-17.3-2@")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        started(container_runtime="none", ad="/nowhere/.job.ad", cwd=Path(started.scratch, "elsewhere"))
+    assert caught.value.returncode == staging.EXIT_UNNAMED
+    assert "the job's ad cannot be read, neither where _CONDOR_JOB_AD says" in caught.value.stderr
 
 
 @pytest.mark.core
@@ -404,7 +428,7 @@ def test_an_image_reaches_apptainer_as_it_is(started, name):
     assert options(arguments[:at])["--pwd"] == started.scratch
     assert arguments[at + 1 : at + 3] == ["/opt/python", "worker_start.py"]
     assert environment["APPTAINERENV_A"] == name
-    assert environment["APPTAINERENV_DASK_GATEWAY_WORKER_NAME"] == "htcondor-17.3-2"
+    assert environment["APPTAINERENV_DASK_GATEWAY_WORKER_NAME"] == "htcondor-17.3-2@schedd@login1.example.org"
 
 
 @pytest.mark.core

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import dask.config
 import msgpack
 import pytest
+from dask.distributed import worker_client
 from support import PATIENCE, wait_until
 
 from htcdaskgateway.errors import ContainerError
@@ -110,6 +111,14 @@ def test_both_ways(runtime: str, form: str, images: Images, new_cluster: Any, po
         cluster.scale(1)
         found = answer_of_the_worker(client)
         assert client.submit(sum, range(10)).result(timeout=PATIENCE) == 45
+        client.restart(timeout=PATIENCE)
+
+        def ask() -> int:  # with a client of the task's own
+            with worker_client() as own:
+                return int(own.submit(sum, range(10), pure=False).result())
+
+        assert client.submit(ask).result(timeout=PATIENCE) == 45
+        assert [job["NumShadowStarts"] for job in pool.jobs(cluster.name)] == [1]
     environment = found["environment"]
     assert Path(environment["APPTAINER_CONTAINER"]).name == path.name
     assert found["prefix"] == "/usr/local"

@@ -17,7 +17,7 @@ from distributed.core import Status
 from distributed.deploy import Adaptive
 
 from . import config
-from .errors import ConfigError, HTCDaskGatewayError, SchedulerError
+from .errors import ClusterEndedError, ConfigError, HTCDaskGatewayError, SchedulerError
 from .fleet import Fleet
 from .jobs import JobId
 from .scheduler import ADAPTIVE
@@ -225,6 +225,9 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
                 self.stop(reason="another client scales the cluster")
                 return
             await super().adapt()
+        except ClusterEndedError as error:
+            logger.warning("adaptive scaling ends: %s", error)
+            self.stop(reason="the cluster has ended")
         except HTCDaskGatewayError as error:
             if not self._pause:
                 logger.warning("adaptive scaling is interrupted and goes on trying: %s", error)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dask_gateway import Gateway, GatewayCluster
+from distributed import Client
 
 from . import config, containers, display, logs, staging
-from .condor import Condor
+from .condor import Condor, check_schedd, same_schedd
 from .counting import check_count, jobs_of
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
-from .fleet import Fleet, cluster_constraint, remove_jobs
+from .fleet import Fleet, clusters_constraint, remove_jobs
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
-from .jobs import WorkerJobs
+from .jobs import CLUSTER_ATTRIBUTE, WorkerJobs
 from .logs import WorkerLogs
-from .scheduler import ADAPTIVE, SchedulerLink
+from .scheduler import ADAPTIVE, SCHEDD, SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
 from .versions import Announcing, VersionMismatchWarning, Versions, compare
 
@@ -205,9 +208,10 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         if self._fresh:
             await containers.check_slots(self._condor, self.spec)
         await super()._start_async()
-        link = SchedulerLink(self.scheduler_comm)
+        link = SchedulerLink(self.scheduler_comm, functools.partial(self.gateway._ending, self.name))
         await link.install()
         noted = None if self._fresh else await link.noted("spec")
+        schedd = "" if self._fresh else check_schedd(await link.noted(SCHEDD))
         if noted:
             self._spec = WorkerSpec.from_dict({**noted, **self._worker})
             if self._spec.max_idle != noted.get("max_idle"):
@@ -222,7 +226,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             await self._sweep()
         stage = staging.Staging(self.name, self.spec)
         stage.write(self.scheduler_address, self.security.tls_cert, self.security.tls_key)
-        self._fleet = Fleet(self._condor, stage, link, fresh=self._fresh)
+        self._fleet = Fleet(self._condor, stage, link, schedd=schedd)
         if self.scheduler_info.get("workers"):
             self._worker_joined()
 
@@ -233,8 +237,20 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             if not leftovers:
                 return
             known = {report.name for report in await self.gateway._clusters()}
-            for name in leftovers:
-                if name not in known and not await self._condor.query(cluster_constraint(name), ["ClusterId"]):
+            gone = [name for name in leftovers if name not in known]
+            if not gone:
+                return
+            # Most often there is no job, and one question for all is enough.
+            any_jobs = clusters_constraint(gone)
+            queued: set[Any] = set()
+            if await self._condor.totals(any_jobs) != 0:
+                queued = {
+                    ad.get(CLUSTER_ATTRIBUTE) for ad in await self._condor.query(any_jobs, [CLUSTER_ATTRIBUTE])
+                }
+            for name in gone:
+                schedd = staging.noted_schedd(name)
+                # Of a cluster whose jobs another schedd holds this one knows nothing.
+                if name not in queued and (not schedd or same_schedd(schedd, self._condor.answered or schedd)):
                     staging.sweep(name)
         except (CondorError, StagingError) as error:
             logger.warning("what former clusters left behind could not be cleaned up: %s", error)
@@ -254,7 +270,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             if fleet is not None:
                 await (fleet.abandon() if shutdown else fleet.close())
             if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
-                await remove_jobs(self._condor, self.name)
+                schedd = fleet.schedd if fleet else staging.noted_schedd(self.name)
+                await remove_jobs(fleet.condor if fleet else self._condor, self.name, schedd)
         finally:
             # The server is told also where jobs could not be removed: workers without a scheduler leave.
             await super()._stop_internal(shutdown=False)
@@ -280,6 +297,13 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         CondorError
             Jobs may remain in the queue; the message says how to remove them.
         """
+        if not self.asynchronous and self.status == "closed":
+            return self.gateway.close()
+        if shutdown is None and sys._getframe(1).f_code is Client._shutdown.__code__:
+            # Dask's Client.shutdown(), which says nothing more, and awaits this on the event loop.
+            shutdown = True
+        if not self.asynchronous and self._on_loop():
+            return self._stop_internal(shutdown=shutdown)
         try:
             return super().close(shutdown=shutdown)
         except BaseException:

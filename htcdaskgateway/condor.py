@@ -49,6 +49,8 @@ _MACHINE_CONFIGS = (
 _PIECE = 2**14
 
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
+    # A schedd that hangs: the tool gives up by itself after 20 s. (One that refuses says so.)
+    (CondorUnreachableError, re.compile(r"SECMAN:2007:\s*Read failure", re.I)),
     (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
     (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
     (
@@ -67,8 +69,11 @@ _NO_MATCH = re.compile(
 _ARRAY = re.compile(r"^\[(?=\s*[{\]])", re.M)
 _SEPARATOR = re.compile(r"[\s,]*")
 _TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
+# A note comes from the scheduler and becomes an argument of the tools.
+_SCHEDD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]*")
 _QUERY_ATTEMPTS = 3
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
+_ANSWERED = re.compile(r"^-- Schedd: (\S+) :", re.M)
 
 
 T = TypeVar("T")
@@ -183,6 +188,11 @@ class Condor:
     timeout : float, optional
         The time limit of each call, in seconds.
 
+    Attributes
+    ----------
+    answered : str
+        The name of the schedd that has answered `totals` last; empty if none has.
+
     Raises
     ------
     CondorNotFoundError
@@ -201,9 +211,36 @@ class Condor:
         self.schedd = schedd if schedd is not None else config.get("condor.schedd")
         self.pool = pool if pool is not None else config.get("condor.pool")
         self.timeout = timeout if timeout is not None else config.seconds("condor.timeout")
+        self.answered = ""
+        self._advice = ""
 
     def __repr__(self) -> str:
         return f"Condor<{self.bin_dir}, schedd={self.schedd or 'the configured one'}>"
+
+    async def at(self, schedd: str) -> Condor:
+        """Return the command line for the schedd of that name; for none, and for the one that answers, this one.
+
+        Raises
+        ------
+        CondorError
+            The schedd that is configured here does not answer.
+        """
+        if not schedd or schedd == self.schedd:
+            return self
+        if not self.answered:
+            await self.totals("false")
+        # A tool that does not say who answers is a site's, which knows where to ask.
+        return self.named(schedd) if self.answered and not same_schedd(self.answered, schedd) else self
+
+    def named(self, schedd: str) -> Condor:
+        """Return the command line for another schedd than the one that is configured here."""
+        other = Condor(self.bin_dir, schedd=schedd, pool=self.pool, timeout=self.timeout)
+        other.answered = schedd
+        other._advice = (
+            f"the jobs of this cluster are in the queue of the schedd {schedd}, which is not the one that is "
+            "configured here. Where it cannot be reached from here, use the cluster from where it was made; or: "
+        )
+        return other
 
     def _address(self) -> list[str]:
         """Return the arguments that name the schedd, the same for submit, q and rm."""
@@ -276,7 +313,9 @@ class Condor:
         # condor_rm has no other word for it than "(null)".
         if kind in (CondorError, CondorUnreachableError) and await self._is_stranger():
             kind = CondorAuthenticationError
-        return kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
+        error = kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
+        error.hint = self._advice + error.hint
+        return error
 
     async def _is_stranger(self) -> bool:
         """Tell whether the collector refuses to talk to us, which reads like a missing schedd elsewhere."""
@@ -288,7 +327,13 @@ class Condor:
         return "AUTHENTICATE:" in done.stderr
 
     async def submit(
-        self, description: Path, count: int, *, extra: Sequence[str] = (), spool: bool = False
+        self,
+        description: Path,
+        count: int,
+        *,
+        extra: Sequence[str] = (),
+        spool: bool = False,
+        timeout: float | None = None,
     ) -> tuple[int, int]:
         """Submit `count` jobs of a submit description without a queue statement, in one call.
 
@@ -302,6 +347,8 @@ class Condor:
             More arguments of ``condor_submit``.
         spool : bool
             Send the input files to the schedd.
+        timeout : float, optional
+            The time limit in seconds, if other than this object's.
 
         Returns
         -------
@@ -318,7 +365,9 @@ class Condor:
         if count < 1:
             raise ValueError(f"count={count}: at least one job must be submitted")
         arguments = [*self._address(), "-terse", *(["-spool"] if spool else []), *extra, description.name]
-        done = await self.run("condor_submit", *arguments, "-queue", str(count), cwd=description.parent)
+        done = await self.run(
+            "condor_submit", *arguments, "-queue", str(count), cwd=description.parent, timeout=timeout
+        )
         if done.returncode != 0:
             raise await self.failure(done, f"{count} worker job(s) could not be submitted")
         for line in done.stderr.splitlines():
@@ -377,16 +426,34 @@ class Condor:
             if _ARRAY.search(done.stdout):
                 break
             # No match prints nothing, and so does a broken tool: ask again in a form that always answers.
-            totals = await self.run("condor_q", *asked, "-totals")
-            counted = _TOTAL.search(totals.stdout)
-            if totals.returncode != 0:
-                raise await self.failure(totals, "the queue could not be read")
+            counted = await self.totals(constraint)
             if counted is None:
                 break
-            if int(counted[1]) == 0:
+            if counted == 0:
                 return []
             # There are jobs now: either they have come between the two, or the tool does not print them.
         raise _no_list(done)
+
+    async def totals(self, constraint: str) -> int | None:
+        """Return how many of the user's jobs fulfil `constraint`: the cheapest question that always has an answer.
+
+        Returns
+        -------
+        int or None
+            None if the answer is none, because something else than HTCondor's own tool gives it.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        done = await self.run("condor_q", *self._address(), "-constraint", constraint, "-totals")
+        if done.returncode != 0:
+            raise await self.failure(done, "the queue could not be read")
+        if answered := _ANSWERED.search(done.stdout):
+            self.answered = answered[1]
+        counted = _TOTAL.findall(done.stdout)
+        return sum(map(int, counted)) if counted else None
 
     async def query_factories(self, constraint: str, attributes: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the ads of the factories that make the jobs of the user's submits with late materialization.
@@ -533,6 +600,16 @@ class Condor:
         done = await self.run("condor_transfer_data", *self._address(), "-constraint", constraint)
         if done.returncode != 0:
             raise await self.failure(done, "the output of the spooled jobs could not be fetched")
+
+
+def check_schedd(note: object) -> str:
+    """Return the name of a schedd that another client has noted; empty if it is none."""
+    return note if isinstance(note, str) and _SCHEDD_NAME.fullmatch(note) else ""
+
+
+def same_schedd(one: str, other: str) -> bool:
+    """Tell whether both are names of one schedd; a job's ad and condor_q differ in an ``@`` at the end."""
+    return one.rstrip("@").lower() == other.rstrip("@").lower()
 
 
 def _no_list(done: Completed) -> CondorError:

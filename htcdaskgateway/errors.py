@@ -26,6 +26,10 @@ class SchedulerError(HTCDaskGatewayError):
     """The cluster's scheduler refused what this package needs of it."""
 
 
+class ClusterEndedError(SchedulerError):
+    """The cluster has ended, or is being shut down."""
+
+
 class ContainerError(HTCDaskGatewayError):
     """No worker could run in the container image that was asked for."""
 

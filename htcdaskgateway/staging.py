@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import dask.config
 
 from . import checks, config, containers, templating
+from .condor import check_schedd
 from .errors import ConfigError, StagingError
 from .jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from .spec import WorkerSpec
@@ -38,6 +39,9 @@ MAX_FAILURES = 3
 
 REMOTE_FILES = ("worker_start.py", "worker_preload.py")
 """What goes with the job beside its credentials, and runs where this package is not installed."""
+
+SPOOL_SPEED = 2**20
+"""How many bytes a schedd has to take in at least in a second, for the time limit of a spooled submit."""
 
 LEASE = 600
 """How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
@@ -118,6 +122,18 @@ class Staging:
         named = self.spec.log_directory
         return Path(named).expanduser().absolute() / self.cluster if named else self.directory / "logs"
 
+    def spool_limit(self, count: int) -> float:
+        """Return how long a spooled submit of `count` jobs may take, in seconds: each is sent all of its files."""
+        return config.seconds("condor.timeout") + count * self._spool_each()
+
+    def _spool_each(self) -> int:
+        """Return how many seconds more a spooled submit may take for each of its jobs."""
+        size = 0
+        if containers.is_sent(self.spec):
+            with contextlib.suppress(OSError):  # an address, or what the submit itself will complain of
+                size = Path(self.spec.container_image or "").stat().st_size
+        return 1 + -(-size // SPOOL_SPEED)
+
     def rendered(self, scheduler_address: str) -> dict[str, str]:
         """Return the text of each rendered file by its name.
 
@@ -154,6 +170,8 @@ class Staging:
             image_is_sent=containers.is_sent(spec),
             exit_cannot=EXIT_CANNOT,
             lease=LEASE,
+            spool_base=config.seconds("condor.timeout"),
+            spool_each=self._spool_each(),
         )
         script = templating.render(
             "worker.sh.j2",
@@ -283,6 +301,27 @@ def _container_prefix(spec: WorkerSpec) -> str:
     if spec.container_runtime != "apptainer":
         return ""
     return "SINGULARITYENV_" if Path(spec.container_command).name.startswith("singularity") else "APPTAINERENV_"
+
+
+def note_schedd(cluster: str, schedd: str) -> None:
+    """Keep the name of the schedd that holds a cluster's jobs, for when its scheduler cannot be asked any more.
+
+    Raises
+    ------
+    StagingError
+        It cannot be written.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    with _explained(directory):
+        _write(directory / "schedd", f"{schedd}\n", 0o600)
+
+
+def noted_schedd(cluster: str) -> str:
+    """Return the name of the schedd that was kept by `note_schedd`; empty if there is none."""
+    path = staging_root() / check_cluster_name(cluster) / "schedd"
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # as good as none
+        return check_schedd(path.read_text().strip())
+    return ""
 
 
 def leftovers(scheduler_address: str) -> list[str]:

@@ -81,7 +81,7 @@ def test_scattered_jobs_are_removed_by_arguments_that_the_kernel_takes():
             constraints.append(constraint)
             return True
 
-    fleet = Fleet(Noting(), SimpleNamespace(cluster="c"), None, fresh=False)
+    fleet = Fleet(Noting(), SimpleNamespace(cluster="c"), None)
     ids = [JobId(7, proc) for proc in range(0, 20000, 2)]
     asyncio.run(fleet._remove(ids))
     assert max(map(len, constraints)) < 128 * 1024

@@ -32,6 +32,17 @@ TEST = [
 ]
 DEMO = [*LOCAL, "dask[array]"]
 BROWSER = [*TEST, "dask-labextension", "jupyterlab", "selenium"]
+PROGRAMS = [
+    *TEST,
+    "coffea",
+    "dask[array,dataframe]",
+    "pandas",
+    "prefect-dask",
+    "pyarrow",
+    "scikit-learn",
+    "xarray",
+    "xgboost",
+]
 DOCS = ["furo", "myst-parser", "numpydoc", "sphinx"]
 
 setup(
@@ -57,6 +68,7 @@ setup(
         "tox": ["tox"],
         "test": TEST,
         "browser": BROWSER,
+        "programs": PROGRAMS,
         "docs": DOCS,
     },
     entry_points={

@@ -107,11 +107,9 @@ def test_a_schedd_that_refuses_the_token_is_no_success(account, node, login_node
 def test_a_broken_token_is_replaced(account, node):
     command = account.command(node.port)
     account.token.parent.mkdir(parents=True, mode=0o700)
-    node.command = "condor_token_create -identity alice@pool.test -lifetime 3600"
     assert account.run(*command).returncode == 0
     text = account.token.read_text()
     os.truncate(account.token, len(text) // 2)
-    node.command = None
     done = account.run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert account.token.read_text().count(".") == 2

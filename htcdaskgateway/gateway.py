@@ -85,6 +85,20 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"HTCGateway<{self.address}>"
 
+    def sync(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a coroutine function on this client's loop and wait for it; for an asynchronous client, return it."""
+        if self.asynchronous:
+            return func(*args, **kwargs)
+        future = asyncio.run_coroutine_threadsafe(func(*args, **kwargs), self.loop.asyncio_loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            # Kept, as in the stock one, the future, the error in it and this frame hold each other, and the cluster.
+            del future
+
     def close(self) -> Any:
         """Close this client. The clusters go on; closing it again does nothing."""
         # The stock client asks a loop that has ended, and a closed client is closed again by its __del__.

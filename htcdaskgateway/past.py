@@ -134,7 +134,7 @@ def marks_of(events: list[Event], joins: list[Join]) -> list[Mark]:
 
 
 def _restarts_in_slot(joins: list[Join]) -> list[Mark]:
-    """Return the restarts of which HTCondor knows nothing: a worker left, and the same start of its job has another."""
+    """Return the restarts that HTCondor does not see: a worker left, and the same start of its job has another."""
     left: Counter[str] = Counter()
     marks = []
     for join in joins:

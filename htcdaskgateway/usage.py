@@ -84,7 +84,7 @@ class JobUsage:
         status = ad.get("JobStatus")
         before = _number(ad, "RemoteWallClockTime") or 0.0
         current = last = 0.0
-        # The queue's ad of a run that goes on, also where the job is being removed, has both; history's has neither.
+        # The ad of a run that goes on has both, also where the job is being removed; history's has neither.
         now, begun = _number(ad, "ServerTime"), _number(ad, "ShadowBday")
         runs = bool(now and begun) and status in _RUNS
         if runs:

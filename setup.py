@@ -22,12 +22,12 @@ TEST = [
     *LOCAL,
     "asyncssh",
     "bokeh",
+    "coverage>=7.11",
     "dask[array]",
     "hypothesis",
     "ipywidgets",
     "matplotlib",
     "pytest",
-    "pytest-rerunfailures",
     "pytest-timeout",
     "pytest-xdist",
     "setuptools>=70.1",  # builds wheels by itself

@@ -86,8 +86,9 @@ class _FromSource:
         )
         scope = {"__name__": "htcdaskgateway_scheduler_plugin"}
         return eval, (
-            "exec(source, scope) or scope['HTCondorWorkers']()",
-            {"source": source, "scope": scope},
+            # With the file's name, so that a traceback there says where it is from.
+            "exec(compile(source, name, 'exec'), scope) or scope['HTCondorWorkers']()",
+            {"source": source, "scope": scope, "name": "htcdaskgateway/remote/scheduler_plugin.py"},
         )
 
 

@@ -1,6 +1,7 @@
 """The fixtures of all tests. No test sees the configuration, the home or the working directory of who runs it.
 
-* ``system``: an HTCondor pool and a stock dask-gateway server of this machine, one for the whole run.
+* ``system``: an HTCondor pool and a stock dask-gateway server of this machine, one for the whole run of a process.
+  A test may break either, if all is well again at its end. ``shared_pool`` and ``shared_server`` are its parts.
 * ``gateway``, ``new_cluster``, ``cluster``: a client of it, a maker of clusters and a cluster; what a test has made
   is shut down after it, also when it fails.
 * ``pool``: the queue as HTCondor's own tools show it.
@@ -31,9 +32,12 @@ for _name in [name for name in os.environ if name.startswith(("DASK_", "HTCDASK"
 import dask.config  # noqa: E402
 import dask_gateway  # noqa: E402 - its defaults have to be there before a test puts the configuration back
 import pytest  # noqa: E402
-from support import Pool, Tools, wait_until  # noqa: E402
+from daemon_logs import DaemonLogs  # noqa: E402
+from status_line import StatusLine  # noqa: E402
+from support import COVERAGE, Pool, Tools, wait_until  # noqa: E402
 
-from htcdaskgateway.local import LocalSystem  # noqa: E402
+from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool  # noqa: E402
+from htcdaskgateway.local.install import cache_directory  # noqa: E402
 
 _end_of_client = dask_gateway.Gateway.__del__
 
@@ -46,6 +50,59 @@ def _end_of_our_client(client: Any) -> None:
 # A stock client that is collected closes itself, also again, which newer distributed refuses, and in the middle of
 # whatever: an ast.parse, which CPython 3.11 does not survive, or with a lock that its own loop waits for.
 dask_gateway.Gateway.__del__ = _end_of_our_client
+
+
+_daemon_logs = DaemonLogs()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--keep-pool",
+        action="store_true",
+        help="use the pool of `scripts/personal-condor start`, start it if need be, and leave it running",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        if config.getoption("--keep-pool"):
+            raise pytest.UsageError("--keep-pool is one pool, which several processes cannot share")
+        if config.get_verbosity() <= 0:
+            config.pluginmanager.register(StatusLine(config))
+
+
+# What takes longest comes first, so that no process ends with it while the others have nothing left to do.
+_FIRST = ["tests/container", "tests/faults", "tests/scaling", "tests/test_slot", "tests/visible"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests by their folders, the slow ones first."""
+
+    def place(item: pytest.Item) -> int:
+        slow = item.get_closest_marker("long") is not None
+        return (
+            -1 if slow else next((n for n, path in enumerate(_FIRST) if item.nodeid.startswith(path)), len(_FIRST))
+        )
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[object]:
+    _daemon_logs.begin()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Put the daemons' words into the report of a test that fails."""
+    report = yield
+    values = list(item.funcargs.values())
+    if report.failed:
+        report.sections.append(("Logs since the test began", _daemon_logs.news(values)))
+    if call.when == "teardown":
+        _daemon_logs.end(values)
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -81,10 +138,55 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+# A personal pool has no cgroups that would notice too much memory: this is the policy in HTCondor's manual for such
+# machines, here for jobs that ask for it.
+_TOO_MUCH = "HoldAboveMemory =?= true && (MemoryUsage > RequestMemory) =?= true"
+POOL: dict[str, object] = {
+    # The master waits this long before it starts a daemon again that was killed; 10 s by default.
+    "MASTER_BACKOFF_CONSTANT": 1,
+    "MASTER_BACKOFF_CEILING": 2,
+    "WANT_HOLD": _TOO_MUCH,
+    "WANT_HOLD_REASON": '"memory usage exceeded request_memory"',
+    "WANT_HOLD_SUBCODE": 102,
+    "PREEMPT": _TOO_MUCH,
+    "WANT_SUSPEND": "false",
+    "WANT_VACATE": "false",
+    "MAXJOBRETIREMENTTIME": 0,
+    "STARTER_UPDATE_INTERVAL": 2,
+    "STARTER_INITIAL_UPDATE_INTERVAL": 2,
+    "POLLING_INTERVAL": 2,
+}
+SERVER = ""
+# Set by `scripts/test --all`, and meant for schedulers and workers, too.
+if COVERAGE:
+    POOL["STARTER_JOB_ENVIRONMENT"] = '"' + " ".join(f"{name}={value}" for name, value in COVERAGE.items()) + '"'
+    SERVER = f"c.ClusterConfig.environment = {{**c.ClusterConfig.environment, **{COVERAGE!r}}}"
+
+
 @pytest.fixture(scope="session")
-def system() -> Iterator[LocalSystem]:
+def shared_pool(request: pytest.FixtureRequest) -> Iterator[PersonalPool]:
+    """A pool; with --keep-pool the one that `scripts/personal-condor start` starts."""
+    if not request.config.getoption("--keep-pool"):
+        with PersonalPool(config=POOL) as pool:
+            yield pool
+        return
+    pool = PersonalPool(cache_directory() / "pool", config=POOL)
+    if not pool.running():
+        pool.start(detached=True)
+    yield pool
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[GatewayServer]:
+    """A gateway server whose clusters outlive its restart."""
+    with GatewayServer(persistent=True, extra_config=SERVER) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def system(shared_pool: PersonalPool, shared_server: GatewayServer) -> Iterator[LocalSystem]:
     """A pool and a gateway server; ``HTCGateway()`` without arguments finds them."""
-    with LocalSystem() as running:
+    with LocalSystem(pool=shared_pool, server=shared_server) as running:
         yield running
 
 

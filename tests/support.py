@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+"""What lets a process note which lines it runs, where that is wanted."""
+
 PATIENCE = 60.0
 """How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""
 

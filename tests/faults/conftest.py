@@ -1,4 +1,4 @@
-"""What the tests of faults share: a pool and a server of their own, which they may break, and short times."""
+"""What the tests of faults share: short times, and a staging root of each test's own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from trouble import Trouble
 
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool
 
-# The master waits this long before it starts a daemon again that was killed; 10 s by default.
-POOL = {"MASTER_BACKOFF_CONSTANT": 1, "MASTER_BACKOFF_CEILING": 2}
-
 TIMES = {
     "htcdaskgateway.condor.poll-interval": "100ms",
     "htcdaskgateway.worker.death-timeout": "20s",
@@ -22,20 +19,18 @@ TIMES = {
 
 
 @pytest.fixture(scope="session")
-def breakable_pool() -> Iterator[PersonalPool]:
-    with PersonalPool(config=POOL) as pool:
-        yield pool
+def breakable_pool(shared_pool: PersonalPool) -> PersonalPool:
+    return shared_pool
 
 
 @pytest.fixture(scope="session")
-def breakable_server() -> Iterator[GatewayServer]:
-    with GatewayServer(persistent=True) as server:
-        yield server
+def breakable_server(shared_server: GatewayServer) -> GatewayServer:
+    return shared_server
 
 
 @pytest.fixture
 def system(breakable_pool: PersonalPool, breakable_server: GatewayServer) -> Iterator[LocalSystem]:
-    """A pool and a gateway server that these tests may break, with a staging root of the test's own."""
+    """The pool and the gateway server, with a staging root of the test's own."""
     with LocalSystem(pool=breakable_pool, server=breakable_server) as running, dask.config.set(TIMES):
         yield running
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pexpect
 from setup_condor.login_node import LoginNode
+from support import COVERAGE
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 """How long anything may take, in seconds; generous, since the machine may be busy."""
 
 
@@ -48,6 +49,7 @@ class Account:
             # Where distributed and dask-gateway leave their commented configuration when they are imported.
             "DASK_CONFIG": str(self.home.with_name("dask")),
             "HTCDASK_STAGEDIR": str(self.home / "staging"),
+            **COVERAGE,
             **self.settings,
         }
 

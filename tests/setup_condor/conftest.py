@@ -18,10 +18,9 @@ from htcdaskgateway.local.pool import PersonalPool
 
 
 @pytest.fixture(scope="session")
-def condor_pool() -> Iterator[PersonalPool]:
-    """A pool of these tests alone."""
-    with PersonalPool(cpus=1) as running:
-        yield running
+def condor_pool(shared_pool: PersonalPool) -> PersonalPool:
+    """A pool; these tests run no job."""
+    return shared_pool
 
 
 @pytest.fixture(scope="session")

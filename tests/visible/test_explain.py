@@ -33,7 +33,7 @@ def given_up(cluster: Any, n: int, *words: str) -> None:
 
 
 def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> None:
-    cluster = new_cluster(memory="400MB")
+    cluster = new_cluster(memory="400MB", job_extra_directives={"My.HoldAboveMemory": "true"})
     cluster.scale(1)
     client = cluster.get_client()
     client.wait_for_workers(1, timeout=PATIENCE)
@@ -181,10 +181,10 @@ def test_a_job_held_by_hand(new_cluster: Callable[..., Any], pool: Pool) -> None
 
 
 def test_a_pool_that_is_full_is_no_reason_to_give_up(new_cluster: Callable[..., Any]) -> None:
-    first = new_cluster()
+    first = new_cluster(cpus=2)
     first.scale(4)
     first.get_client().wait_for_workers(4, timeout=PATIENCE)
-    second = new_cluster(cpus=2)
+    second = new_cluster(cpus=3)
     second.scale(1)
     told = explained(second, "waits for its turn: 1 of 1 machine could run it", "none has enough left")
     assert "TARGET.Cpus >= RequestCpus" in str(told)

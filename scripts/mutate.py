@@ -1,0 +1,203 @@
+"""Change the package in many small ways, one at a time, and tell which changes no test notices.
+
+``tox -e mutation -- --sample 100`` takes 100 of them by chance, the same for the same ``--seed``. First all tests
+run once, to know which of them run which line; then each change meets those that run its line, the quickest first.
+The files are changed in place and put back, so the checkout has to be committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from coverage import CoverageData
+
+TOP = Path(__file__).resolve().parent.parent
+PACKAGE = TOP / "htcdaskgateway"
+# What decides over jobs, files, commands and credentials, wherever in the package it lies.
+TARGETS = [
+    *("fleet.py", "counting.py", "jobs.py", "adaptive.py", "materialization.py", "waiting.py", "fleet/**/*.py"),
+    *("staging.py", "worker/staging.py", "condor.py", "condor/**/*.py", "templating.py"),
+    *("remote/worker_start.py", "remote/worker_preload.py"),
+    *("setup_condor.py", "setup/**/*.py", "setup_condor/**/*.py"),
+]
+TEMPLATES = ["worker.sub.j2"]
+# Processes of their own run these lines, so that it is not known which test does.
+BY_NAME = {
+    "worker_start.py": ["tests/test_slot.py"],
+    "worker_preload.py": ["tests/test_worker_life.py", "tests/test_slot.py"],
+    "worker.sub.j2": ["tests/test_rendered.py", "tests/test_worker_life.py", "tests/test_slot.py"],
+    "setup": ["tests/setup_condor"],
+}
+TESTS_A_CHANGE = 12
+LIMIT = 300.0
+SWAPS: dict[type[ast.AST], str] = {
+    **{ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"},
+    **{ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in", ast.And: "or", ast.Or: "and"},
+    **{ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.FloorDiv: "*"},
+}
+_GO_ON = (ast.Raise, ast.Continue, ast.Break, ast.Call, ast.Await)
+WORDS = {"&&": "||", "||": "&&", "=?=": "=!=", "=!=": "=?=", ">": "<=", "true": "false", "false": "true"}
+
+
+class Change(NamedTuple):
+    """One change: a file, a line, and what stands in the file's place."""
+
+    path: Path
+    line: int
+    what: str
+    text: str
+
+
+def changes(path: Path) -> Iterator[Change]:
+    """Give every change of a file."""
+    source = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield from _changes_of_words(path, source)
+        return
+    starts = [0]
+    for line in source.encode().splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    data = source.encode()
+
+    def change(node: ast.expr | ast.stmt, new: str) -> Change:
+        begin = starts[node.lineno - 1] + node.col_offset
+        end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+        text = (data[:begin] + new.encode() + data[end:]).decode()
+        return Change(path, node.lineno, f"{data[begin:end].decode()!r} -> {new!r}", text)
+
+    def code(node: ast.AST) -> str:
+        return f"({ast.unparse(node)})"
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in SWAPS:
+            yield change(node, f"({code(node.left)} {SWAPS[type(node.ops[0])]} {code(node.comparators[0])})")
+        elif isinstance(node, ast.BoolOp):
+            yield change(node, f"({f' {SWAPS[type(node.op)]} '.join(map(code, node.values))})")
+        elif isinstance(node, ast.BinOp) and type(node.op) in SWAPS and not isinstance(node.left, ast.Constant):
+            yield change(node, f"({code(node.left)} {SWAPS[type(node.op)]} {code(node.right)})")
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            yield change(node, code(node.operand))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+            yield change(node, str(not node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+            yield change(node, repr(node.value + 1))
+        elif isinstance(node, (ast.If, ast.While)) and not isinstance(node.test, (ast.Compare, ast.BoolOp)):
+            yield change(node.test, f"(not {code(node.test)})")
+        elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
+            yield change(node, "return None")
+        elif isinstance(node.value if isinstance(node, ast.Expr) else node, _GO_ON):
+            yield change(node, "pass")
+
+
+def _changes_of_words(path: Path, source: str) -> Iterator[Change]:
+    """Give the changes of a submit description's expressions."""
+    pattern = "|".join(map(re.escape, WORDS)) + r"|\b\d+\b"
+    for found in re.finditer(pattern, source):
+        number = source.count("\n", 0, found.start()) + 1
+        if not source.splitlines()[number - 1].lstrip().startswith(("#", "{")):
+            new = WORDS.get(found[0]) or str(int(found[0]) + 1)
+            text = source[: found.start()] + new + source[found.end() :]
+            yield Change(path, number, f"{found[0]} -> {new}", text)
+
+
+def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]:
+    """Run the tests; a run that does not end is one that failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=TOP, env={**os.environ, **environment}, capture_output=True, text=True, timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        return 1, "it does not end"
+    return done.returncode, done.stdout
+
+
+class Tests:
+    """Which tests run a line, and how long each takes."""
+
+    def __init__(self) -> None:
+        results = TOP / ".coverage-times.xml"
+        environment = {"COVERAGE_TOP": str(TOP), "COVERAGE_PROCESS_START": str(TOP / "pyproject.toml")}
+        code, said = pytest(
+            *("-n", "4", "--dist", "loadgroup", "-m", "not long", f"--junitxml={results}", "tests"),
+            limit=3600,
+            **environment,
+        )
+        if code:
+            sys.exit(f"the tests fail without any change:\n{said[-3000:]}")
+        subprocess.run([sys.executable, str(TOP / "scripts" / "coverage_report.py")], check=True, timeout=300)
+        self._times = {
+            case.get("classname", "").rpartition(".")[2] + "::" + case.get("name", ""): float(case.get("time", 0))
+            for case in ET.parse(results).iter("testcase")  # noqa: S314
+        }
+        self._data = CoverageData(str(TOP / ".coverage"))
+        self._data.read()
+
+    def of(self, change: Change) -> list[str]:
+        """Return the tests that a change has to get past."""
+        for name, tests in BY_NAME.items():
+            if name in change.path.parts or name == change.path.name:
+                return tests
+        found = self._data.contexts_by_lineno(str(change.path)).get(change.line, [])
+        return sorted((test for test in found if test), key=self._time)[:TESTS_A_CHANGE]
+
+    def _time(self, test: str) -> float:
+        path, _, name = test.partition("::")
+        return self._times.get(f"{Path(path).stem}::{name}", 60.0)
+
+
+def main() -> None:
+    """Make the changes, and list those that no test notices."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, help="how many changes; all by default")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="print the changes and make none")
+    parser.add_argument("only", nargs="*", help="parts of paths, such as staging")
+    options = parser.parse_args()
+    paths = [path for pattern in TARGETS for path in sorted(PACKAGE.glob(pattern))]
+    paths += [TOP / "templates" / name for name in TEMPLATES]
+    wanted = [
+        path for path in dict.fromkeys(paths) if not options.only or any(o in str(path) for o in options.only)
+    ]
+    every = [change for path in wanted for change in changes(path)]
+    chosen = every
+    if options.sample and options.sample < len(every):
+        chosen = sorted(random.Random(options.seed).sample(every, options.sample))  # noqa: S311
+    print(f"{len(chosen)} of {len(every)} changes in {len(wanted)} files", flush=True)
+    if options.list:
+        for change in chosen:
+            print(f"{change.path.relative_to(TOP)}:{change.line}: {change.what}")
+        return
+    status = ["git", "status", "--porcelain", "--", *map(str, wanted)]
+    if subprocess.run(status, cwd=TOP, capture_output=True, check=True, timeout=60).stdout:
+        sys.exit("commit first: the files are changed in place")
+    tests, unnoticed = Tests(), []
+    for number, change in enumerate(chosen, 1):
+        where = f"{change.path.relative_to(TOP)}:{change.line}: {change.what}"
+        against = tests.of(change)
+        before, began = change.path.read_bytes(), time.monotonic()
+        try:
+            change.path.write_text(change.text, encoding="utf-8")
+            code = pytest("-x", "--keep-pool", *against, limit=LIMIT)[0] if against else 0
+        finally:
+            change.path.write_bytes(before)
+        if code == 0:
+            unnoticed.append(where if against else f"{where} (no test runs this line)")
+        verdict = "noticed" if code else "NOT NOTICED"
+        print(f"{number}/{len(chosen)} {verdict} after {time.monotonic() - began:.0f} s: {where}", flush=True)
+    print(f"\n{len(chosen) - len(unnoticed)} of {len(chosen)} changes were noticed; not:", *unnoticed, sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What the documentation shows of the figures: the tables, and one chart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from .pairs import HEADER, Fact, Row
+
+DOCS = Path(__file__).parents[2] / "docs"
+FIGURES = DOCS / "benchmarks.json"
+
+# The measurements of each page, in its order.
+MEASURES = "submit", "ready", "worker_start", "restart", "computing", "shutdown", "looking", "adaptive", "importing"
+LIMITS = "jobs", "materialization", "connections", "workers", "files"
+PAGES = {
+    "benchmarks.md": ("Speed: every figure", MEASURES),
+    "limits.md": ("The next limits: every figure", LIMITS),
+}
+
+# The bars of the chart: measurement, row, peer, and what a reader calls them.
+BARS = [
+    ("submit", "first scale(100)", "ncsa-htcdaskgateway 1.0.4", "Ask for 100 workers, beside version 1.0.4"),
+    ("submit", "first scale(100)", "dask-jobqueue", "Ask for 100 workers, beside dask-jobqueue"),
+    ("submit", "first scale(100)", "bare", "Ask for 100 workers, beside plain condor_submit"),
+    ("ready", "4 worker(s) ready", "dask-jobqueue (no TLS)", "Until 4 workers are ready, beside dask-jobqueue"),
+    ("ready", "4 worker(s) ready", "bare", "Until 4 workers are ready, beside plain condor_submit"),
+    ("computing", "an SVD in blocks, on 2 threads", "dask-jobqueue", "An SVD in blocks, beside dask-jobqueue"),
+    ("shutdown", "shutdown, 8 running, 0 waiting", "bare condor_rm", "Shutdown of 8 workers, beside condor_rm"),
+]
+
+
+def markdown(cells: list[str]) -> str:
+    """Return a line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def rendered(known: dict[str, Any]) -> dict[Path, str]:
+    """Return the files that the documentation shows, from the figures of all measurements."""
+    files = {DOCS / "images" / "speed.svg": chart(known)}
+    for name, (title, measures) in PAGES.items():
+        tables = [table(measure, known[measure]) for measure in measures if measure in known]
+        about = "`scripts/bench` makes this page. [Speed](../benchmarks.md) explains it."
+        files[DOCS / "_generated" / name] = "\n".join([f"# {title}\n", about + "\n", *tables])
+    return files
+
+
+def table(name: str, figures: dict[str, Any]) -> str:
+    """Return the table of one measurement."""
+    rows = [dict(row) for row in figures["results"]]
+    ratios = "ratio" in rows[0]
+    header = HEADER if ratios else ["what", "figure", "goal", "reached"]
+    lines = [markdown(header), markdown(["---"] * len(header))]
+    for row in rows:
+        kind = Row if "ratio" in row else Fact
+        known = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.init}
+        cells = kind(**known).cells()
+        lines.append(markdown(cells if ratios else [cells[0], cells[2], *cells[5:]]))
+    load = " and ".join(f"{value:.1f}" for value in figures["load"])
+    about = f"{figures['date']}, commit {figures['commit']}; load of the machine before and after: {load}."
+    return f"## {name.replace('_', ' ')}\n\n{about}\n\n" + "\n".join(lines) + "\n"
+
+
+def chart(known: dict[str, Any]) -> str:
+    """Return an SVG picture: for each bar the ratio to the other way, and its 95 % interval."""
+    left, right, top, line = 400, 760, 58, 34
+    found = [(text, row) for name, what, peer, text in BARS if (row := _row(known, name, what, peer))]
+    height = top + line * len(found) + 20
+
+    def x(ratio: float) -> float:
+        low, high = math.log(1 / 32), math.log(2)
+        return round(left + (right - left) * (min(max(math.log(ratio), low), high) - low) / (high - low), 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 {height}" width="820" height="{height}"'
+        ' role="img" font-family="Helvetica, Arial, sans-serif" font-size="14">',
+        "<title>How much time this library takes beside another way; below 1 is less</title>",
+        f'<rect width="820" height="{height}" rx="10" fill="#ffffff"/>',
+        f'<text x="{x(1) - 8}" y="22" text-anchor="end" fill="#475569">less time than the other way</text>',
+        f'<text x="{x(1) + 8}" y="22" fill="#475569">more</text>',
+    ]
+    for ratio, label in {1 / 32: "1/32", 1 / 16: "1/16", 1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2", 1: "1"}.items():
+        colour = "#334155" if ratio == 1 else "#e2e8f0"
+        parts.append(f'<path d="M{x(ratio)} {top - 10}V{height - 20}" stroke="{colour}"/>')
+        parts.append(f'<text x="{x(ratio)}" y="{top - 16}" text-anchor="middle" fill="#475569">{label}</text>')
+    for index, (text, row) in enumerate(found):
+        y = top + line * index + 12
+        parts.append(f'<text x="{left - 14}" y="{y + 5}" text-anchor="end" fill="#0f172a">{escape(text)}</text>')
+        parts.append(f'<path d="M{x(row.low)} {y}H{x(row.high)}" stroke="#60a5fa" stroke-width="8"/>')
+        parts.append(f'<circle cx="{x(row.ratio)}" cy="{y}" r="6" fill="#1d4ed8"/>')
+        parts.append(
+            f'<text x="{x(row.low) - 10}" y="{y + 5}" text-anchor="end" fill="#0f172a">{row.ratio:.2f}</text>'
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _row(known: dict[str, Any], name: str, what: str, peer: str) -> Row | None:
+    for row in known.get(name, {}).get("results", []):
+        if (row["what"], row.get("against")) == (what, peer):
+            return Row(**{field.name: row[field.name] for field in dataclasses.fields(Row) if field.init})
+    return None
+
+
+def write(output: Path, name: str, figures: dict[str, Any]) -> None:
+    """Put the figures of one measurement into the file beside the others, and into the documentation."""
+    known = {**(json.loads(output.read_text()) if output.exists() else {}), name: figures}
+    output.write_text(json.dumps(known, indent=1) + "\n")
+    if output == FIGURES:
+        for path, text in rendered(known).items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)

@@ -225,9 +225,8 @@ def test_a_cluster_that_the_gateway_has_stopped_is_told_at_once(system, new_clus
         with pytest.raises(ClusterEndedError, match=f"{cluster.name} has ended: the gateway has stopped it.*idle"):
             call()
         assert time.monotonic() - began < 10
-    with caplog.at_level(logging.ERROR):
-        cluster.shutdown()
-    assert not caplog.records
+    cluster.shutdown()  # is no error
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("still_there", [True, False])

@@ -271,8 +271,8 @@ class Fleet:
 
     async def _submit(self, count: int) -> None:
         spec = self.staging.spec
-        self.staging.check()
         await self.scheduler.check_open()
+        self.staging.check()
         await self._note_schedd()
         if self._over:
             raise ClusterEndedError(_OVER)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import htcdaskgateway
-from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors
+from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors, templating
 from htcdaskgateway.spec import KEYWORDS
 from htcdaskgateway.staging import Staging
 
@@ -121,6 +121,19 @@ def test_the_page_on_how_it_works_names_every_file_that_is_staged() -> None:
     page = (TOP / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     for name in Staging("c1", WorkerSpec.from_keywords()).rendered("gateway://localhost:8786/c1"):
         assert f"`{name}`" in page, f"{name} is not described"
+
+
+def test_the_page_on_templates_names_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(templating, "render", lambda template, **values: given.update({template: values}) or "")
+    Staging("c1", WorkerSpec.from_keywords(memory="1GB")).rendered("gateway://127.0.0.1:8786/c1")
+    shown: dict[str, set[str]] = {"worker.sub.j2": set(), "worker.sh.j2": set()}
+    for line in (TOP / "docs" / "templates.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        for end, template in ((".sub", "worker.sub.j2"), (".sh", "worker.sh.j2")):
+            if len(cells) > 3 and cells[2] in ("both", f"`{end}`"):
+                shown[template] |= set(re.findall(r"`(\w+)`", cells[1]))
+    assert shown == {template: set(values) for template, values in given.items()}
 
 
 def test_the_troubleshooting_page_names_every_error() -> None:

@@ -35,7 +35,7 @@ BROWSER = [*TEST, "dask-labextension", "jupyterlab", "selenium"]
 PROGRAMS = [
     *TEST,
     "coffea",
-    "dask[array,dataframe]",
+    "dask[array,dataframe,diagnostics]",
     "pandas",
     "prefect-dask",
     "pyarrow",

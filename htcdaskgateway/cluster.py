@@ -273,14 +273,20 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         ----------
         shutdown : bool, optional
             True: remove all worker jobs, whoever has submitted them, stop the scheduler and remove the
-            credentials. False: leave all that as it is for who connects next. Default: ``shutdown_on_close``.
+            credentials. False: leave all that as it is for who connects next. Default: ``shutdown_on_close``, and
+            for ``client.shutdown()`` True.
 
         Raises
         ------
         CondorError
             Jobs may remain in the queue; the message says how to remove them.
         """
+        if not self.asynchronous and self._on_loop():
+            # Dask's Client.shutdown() awaits this on the loop, which waiting here would stop.
+            return self._stop_internal(shutdown=True if shutdown is None else shutdown)
         try:
+            if self.status == "closed" and not self.asynchronous:
+                self.gateway.close()  # its loop may still run
             return super().close(shutdown=shutdown)
         except BaseException:
             if not self.asynchronous:

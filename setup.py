@@ -37,7 +37,7 @@ BROWSER = [*TEST, "dask-labextension", "jupyterlab", "selenium"]
 PROGRAMS = [
     *TEST,
     "coffea",
-    "dask[array,dataframe]",
+    "dask[array,dataframe,diagnostics]",
     "pandas",
     "prefect-dask",
     "pyarrow",

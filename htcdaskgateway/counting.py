@@ -63,5 +63,5 @@ def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
         return spec.jobs(check_count(value))
     if name == "memory":
         return 0 if value in (0, "0") else -(-parse_amount(value, "scale(memory=…)", step=MIB) // spec.memory)
-    count = check_count(value, f"scale({name}=…)", name)
+    count = check_count(value, what=name)
     return count if name == "jobs" else -(-count // spec.cpus)

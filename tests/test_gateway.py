@@ -276,6 +276,16 @@ def test_closing_leaves_or_shuts_down_as_told(gateway, pool):
         assert gone(gateway, cluster.name)
 
 
+def test_shutdown_of_a_client_removes_the_jobs_also_where_another_made_the_cluster(new_cluster, gateway, pool):
+    cluster = new_cluster()
+    cluster.scale(1)
+    with gateway.connect(cluster.name) as other:
+        other.get_client().shutdown()
+        assert other.status == "closed"
+    wait_until(lambda: not pool.jobs(cluster.name), what="its job leaves the queue")
+    wait_until(lambda: cluster.name not in {report.name for report in gateway.list_clusters()}, what="it is gone")
+
+
 def test_what_a_closed_cluster_answers(gateway):
     cluster = gateway.new_cluster()
     cluster.shutdown()

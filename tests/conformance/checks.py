@@ -66,6 +66,7 @@ def collections(client: Client, _: Path) -> None:
 
 @covers("scatter", "replicate", "rebalance", "who_has", "has_what", "nbytes", "ncores", "nthreads")
 def data(client: Client, _: Path) -> None:
+    client.amm.stop()  # it drops copies that nobody waits for
     everywhere = client.scatter({"a": 1}, broadcast=True)
     assert {len(where) for where in client.who_has(everywhere).values()} == {2}
     there = addresses(client)[0]
@@ -74,6 +75,7 @@ def data(client: Client, _: Path) -> None:
     assert client.nbytes([held[0].key], summary=False)
     client.replicate(held[:1], n=2)
     assert len(client.who_has(held[0])[held[0].key]) == 2
+    client.amm.start()
     client.rebalance(held)
     assert client.gather(held) == list(range(10))
     assert client.nthreads() == client.ncores() == dict.fromkeys(addresses(client), 1)
@@ -253,11 +255,10 @@ def about_the_cluster(client: Client, _: Path) -> None:
     versions = client.get_versions(check=True)
     assert set(versions["workers"]) == set(info["workers"])
     client.wait_for_workers(2, timeout=TIMEOUT)
-    running = client.amm.running()
     client.amm.stop()
     assert not client.amm.running()
-    if running:
-        client.amm.start()
+    client.amm.start()
+    assert client.amm.running()
 
 
 @covers("get_task_stream", "profile", "dump_cluster_state")
@@ -267,7 +268,7 @@ def diagnostics(client: Client, directory: Path) -> None:
     assert stream.data
     assert client.get_task_stream(count=1)
     client.submit(time.sleep, 0.1, pure=False).result(TIMEOUT)
-    assert client.profile()["count"] >= 0
+    wait_until(lambda: client.profile()["count"], what="the worker has told what it spent its time on")
     client.dump_cluster_state(str(directory / "dump"))
     assert list(directory.glob("dump*"))
     sampler = distributed.diagnostics.MemorySampler()
@@ -400,7 +401,7 @@ def clients_of_tasks(client: Client, _: Path) -> None:
 
 
 @covers()
-def where_and_when(client: Client, _: Path) -> None:
+def where_and_when(client: Client, directory: Path) -> None:
     def where() -> str:
         return str(distributed.get_worker().address)
 
@@ -409,16 +410,24 @@ def where_and_when(client: Client, _: Path) -> None:
     assert client.submit(where, resources={"slots": 1}, pure=False).result(TIMEOUT) in addresses(client)
     with dask.annotate(workers=[one], priority=10, retries=1, resources={"slots": 1}):
         assert dask.delayed(where, pure=False)().compute(optimize_graph=False) == one
-    order: list[int] = []
-    gate = distributed.Event("conformance-gate", client=client)
-    blocked = [client.submit(lambda: distributed.Event("conformance-gate").wait(60), pure=False) for _ in range(2)]
-    wait_until(lambda: sum(map(len, client.processing().values())) >= 2, what="both workers are busy")
-    futures = [client.submit(lambda n=n: n, priority=n, pure=False) for n in (1, 3, 2)]
-    for future in futures:
-        future.add_done_callback(lambda future: order.append(future.result()))
+
+    def notes(path: str, n: int) -> None:
+        with Path(path).open("a") as file:
+            file.write(str(n))
+
+    gate = distributed.Event(f"gate-{time.time_ns()}", client=client)
+
+    def waits(name: str) -> None:
+        distributed.Event(name).wait(60)
+
+    blocked = client.submit(waits, gate.name, workers=[one], pure=False)
+    wait_until(lambda: blocked.key in client.processing()[one], what="the worker is busy")
+    order = str(directory / "order")
+    futures = [client.submit(notes, order, n, priority=n, workers=[one], pure=False) for n in (1, 3, 2)]
+    wait_until(lambda: len(client.processing()[one]) == 4, what="the worker has them all")
     gate.set()
-    client.gather([*blocked, *futures])
-    wait_until(lambda: len(order) == 3, what="all are told")
+    client.gather([blocked, *futures])
+    assert Path(order).read_text() == "321"
 
 
 @covers()

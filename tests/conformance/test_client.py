@@ -99,6 +99,12 @@ def test_every_public_method_of_the_client_is_checked() -> None:
     assert not new, f"neither checked nor said why not: {sorted(new)}"
 
 
+def test_a_new_method_of_the_client_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "brand_new", lambda self: None, raising=False)
+    with pytest.raises(AssertionError, match="brand_new"):
+        test_every_public_method_of_the_client_is_checked()
+
+
 def workers(client: Client) -> set[str]:
     """Return what tells a worker from the one that was there before a restart."""
     return set(client.run(lambda dask_worker: dask_worker.id, on_error="ignore").values())
@@ -171,6 +177,7 @@ def test_nanny_plugins_and_what_a_nanny_does(make: Make, tmp_path: Path) -> None
 
 @ours
 def test_packages_are_installed_and_workers_restarted(make: Make) -> None:
+    pytest.importorskip("pip")
     # A package that is there already: nothing is fetched.
     plugin = PipInstall(["pip"], restart_workers=True)
     with Client(make(nanny=True)) as client:

@@ -1,4 +1,4 @@
-"""Others' programs; `scripts/test -e programs` runs them, a plain pytest leaves them out: they need much from PyPI."""
+"""Others' programs; `scripts/test -e programs` runs them, a plain pytest leaves them out: they need much else."""
 
 import os
 

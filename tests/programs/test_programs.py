@@ -1,4 +1,4 @@
-"""Programs that others wrote do here what they do on Dask's own clusters: the examples of docs/programs.md are run."""
+"""Programs that others wrote work here as on Dask's own clusters: the examples of docs/programs.md are run."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
 import re
@@ -46,6 +47,9 @@ SPOOL_SPEED = 2**20
 LEASE = 600
 """How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
 
+# Where NCSA's systems have a directory for each user.
+_SITE_HOMES = Path("/u")
+
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
 
@@ -65,8 +69,20 @@ def check_cluster_name(name: str) -> str:
 
 def staging_root() -> Path:
     """Return the directory that holds the staging directories of all clusters."""
-    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or "~/htcdask"
+    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or _site_home() / "htcdask"
     return Path(named).expanduser().absolute()
+
+
+def _site_home() -> Path:
+    """Return the user's directory of the site, which a pool sees where the home is the notebook's; else the home."""
+    try:
+        user = getpass.getuser()
+        directory = _SITE_HOMES / user
+        if user == directory.name and directory.stat().st_uid == os.geteuid():
+            return directory
+    except (OSError, KeyError, ValueError):  # no such directory, or nobody by this number has a name
+        pass
+    return Path.home()
 
 
 def check_root() -> None:

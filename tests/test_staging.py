@@ -52,6 +52,28 @@ def test_the_root_is_named_by_the_environment_then_configured_then_in_the_home(b
         assert staging.staging_root() == tmp_path / "work" / "relative"
 
 
+def test_the_sites_directory_of_the_user_goes_before_the_home(bare, monkeypatch, tmp_path):
+    monkeypatch.setattr(staging, "_SITE_HOMES", tmp_path / "u")
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    assert staging.staging_root() == bare / "htcdask", "it is not there"
+    (tmp_path / "u/alice").mkdir(parents=True)
+    assert staging.staging_root() == tmp_path / "u/alice/htcdask"
+    with dask.config.set({"htcdaskgateway.staging-directory": "~/elsewhere"}):
+        assert staging.staging_root() == bare / "elsewhere"
+    for other in (".", "", "alice/../alice", "/etc"):
+        monkeypatch.setattr("getpass.getuser", lambda other=other: other)
+        assert staging.staging_root() == bare / "htcdask", other
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another account")
+def test_the_sites_directory_of_somebody_else_is_not_taken(bare, monkeypatch, tmp_path):
+    monkeypatch.setattr(staging, "_SITE_HOMES", tmp_path / "u")
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    (tmp_path / "u/alice").mkdir(parents=True)
+    os.chown(tmp_path / "u/alice", 33, 33)
+    assert staging.staging_root() == bare / "htcdask"
+
+
 def test_everything_is_private_whatever_the_umask(root, umask):
     made = written()
     assert {path.name: oct(mode(path)) for path in [made.directory, *made.directory.rglob("*")]} == {

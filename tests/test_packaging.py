@@ -121,3 +121,13 @@ def test_editable(checkout, python, tmp_path):
     template.write_text(template.read_text() + "\n# edited\n")
     program = USE + "\nassert rendered['worker.sh'].rstrip().endswith('# edited')"
     run(python, "-I", "-c", program, cwd=tmp_path)
+
+
+def test_in_a_checkout_while_another_one_is_installed(checkout, python, tmp_path):
+    """As with PYTHONPATH, or in a program that is started in the checkout."""
+    install(python, build(python, checkout, "wheel"), cwd=tmp_path)
+    changed = shutil.copytree(checkout, tmp_path / "changed")
+    template = changed / "templates" / "worker.sub.j2"
+    template.write_text(template.read_text() + "\n# changed\n")
+    program = USE + "\nassert rendered['worker.sub'].rstrip().endswith('# changed')"
+    assert Path(run(python, "-c", program, cwd=changed).strip()) == changed / "htcdaskgateway"

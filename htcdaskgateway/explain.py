@@ -6,12 +6,13 @@ import asyncio
 import html
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .display import printable
 from .errors import CondorError, HTCDaskGatewayError
 from .jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
+from .staging import EXIT_NO_PYTHON
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -75,6 +76,19 @@ _RESOURCE_CODES = frozenset({21, 26, 34})
 """The codes whose subcodes 102 and 104 mean memory and disk, whoever has noticed: starter, machine or pool."""
 
 _OWN_FAILURE = "the Dask worker failed"
+# By the exit code of the worker's script, which is the subcode of the hold.
+_FAILED = {
+    0: (
+        "its Dask worker failed again and again",
+        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
+        f"the scheduler's versions of dask and distributed? {_AGAIN}",
+    ),
+    EXIT_NO_PYTHON: (
+        "its worker's Python is not on that machine",
+        "Pass python=… as the execute nodes have it, or container_image=… with a Python and Dask of its own, or "
+        f"put the environment on a file system that they share. {_AGAIN}",
+    ),
+}
 
 # What a condition on this attribute of a machine asks for, and what the user can do about it.
 _CONDITIONS = (
@@ -237,13 +251,14 @@ async def explain(fleet: Fleet) -> Explanation:
         The queue could not be read.
     """
     jobs = await fleet.look()
-    findings = await _held(fleet, jobs)
+    findings = [await _with_output(fleet, finding) for finding in held(jobs)]
     findings += await _waiting(fleet, jobs)
     findings += await _absent(fleet, jobs)
     return Explanation(jobs, findings)
 
 
-async def _held(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
+def held(jobs: WorkerJobs) -> list[Finding]:
+    """Return why jobs are held, from what is known of them already: nobody is asked."""
     groups: dict[tuple[int, int], list[WorkerJob]] = defaultdict(list)
     for job in jobs.having(JobStatus.HELD):
         groups[job.hold_code or 0, job.hold_subcode or 0].append(job)
@@ -253,22 +268,25 @@ async def _held(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
         if code == SPOOLING:
             findings.append(Finding(tuple(group), "waits for its input to arrive at the schedd", "Wait."))
             continue
-        if code == 3 and reason.startswith(_OWN_FAILURE):
-            findings.append(await _failed(fleet, group, reason))
-            continue
         what, advice = _HOLDS.get(code, (f"was held by HTCondor (code {code}, subcode {subcode})", _RELEASE))
         if code in _RESOURCE_CODES and subcode in (102, 104):
             what, advice = _HOLDS[subcode]
-        findings.append(Finding(tuple(group), f"is held: it {what}", advice, stuck=True, detail=reason))
+        own = code == 3 and reason.startswith(_OWN_FAILURE)
+        if own:
+            what, advice = _FAILED.get(subcode, _FAILED[0])
+        said = f"is held: {what if own else f'it {what}'}"
+        findings.append(Finding(tuple(group), said, advice, stuck=True, detail=reason))
     return findings
 
 
-async def _failed(fleet: Fleet, group: list[WorkerJob], reason: str) -> Finding:
-    """Explain a worker that ended again and again by itself: with the end of its output."""
+async def _with_output(fleet: Fleet, finding: Finding) -> Finding:
+    """Add the end of its output to what is said of a worker that ended again and again by itself."""
     from . import logs
 
-    last = group[-1]
-    detail = reason
+    last = finding.jobs[-1]
+    if last.hold_code != 3 or not finding.detail.startswith(_OWN_FAILURE):
+        return finding
+    detail = finding.detail
     try:
         await logs.fetch_spooled(fleet)
         written = await asyncio.to_thread(logs.read, fleet.staging, str(last.id))
@@ -278,14 +296,7 @@ async def _failed(fleet: Fleet, group: list[WorkerJob], reason: str) -> Finding:
         if written:
             lines = list(written.values())[-1].rstrip().splitlines()[-_OUTPUT_LINES:]
             detail += f"\nthe end of the output of {list(written)[-1]}:\n" + "\n".join(map(_line, lines))
-    return Finding(
-        tuple(group),
-        "is held: its Dask worker failed again and again",
-        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
-        f"the scheduler's versions of dask and distributed? {_AGAIN}",
-        stuck=True,
-        detail=detail,
-    )
+    return replace(finding, detail=detail)
 
 
 def _line(text: str) -> str:

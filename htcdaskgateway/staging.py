@@ -33,6 +33,9 @@ EXIT_CANNOT = 78
 EXIT_UNNAMED = 79
 """How the worker script ends that cannot read its job's ad, which names the worker."""
 
+EXIT_NO_PYTHON = 80
+"""How the worker script ends that does not find the worker's Python."""
+
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
 
@@ -142,6 +145,7 @@ class Staging:
             "version": __version__,
             "name_prefix": NAME_PREFIX,
             "exit_unnamed": EXIT_UNNAMED,
+            "exit_no_python": EXIT_NO_PYTHON,
         }
         description = templating.render(
             "worker.sub.j2",

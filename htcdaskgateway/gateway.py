@@ -96,7 +96,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             future.cancel()
             raise
         finally:
-            # Kept, as in the stock one, the future, the error in it and this frame hold each other, and the cluster.
+            # Kept, as the stock one does, the future, its error and this frame hold each other, and the cluster.
             del future
 
     def close(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class WorkerSpec:
     gpus : int or None
         ``request_gpus``.
     python : str
-        The worker's Python, as the execute node or the image has it.
+        The worker's Python, as the execute node or the image has it. Where none is given it is ``python`` in a
+        container, and without one the Python that runs this, for a file system that the execute nodes share.
     worker_extra_args : tuple of str
         More arguments of ``dask worker``; none that change its name, its credentials or the number of processes.
     worker_port : str
@@ -147,6 +149,8 @@ class WorkerSpec:
             values["container_image"] = None
         if values["container_runtime"] == "apptainer" and values["container_image"] is None:
             raise ConfigError("container_runtime='apptainer' needs a container_image")
+        if values["python"] is None:
+            values["python"] = "python" if values["container_image"] or not sys.executable else sys.executable
         if values["spool"] and values["max_idle"] is not None:
             raise ConfigError(
                 f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
@@ -237,7 +241,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "nanny": checks.flag,
     "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "gpus": checks.optional(checks.count),
-    "python": checks.text,
+    "python": checks.optional(checks.text),
     "worker_extra_args": checks.worker_arguments,
     "worker_port": checks.ports,
     "interface": checks.optional(checks.text),

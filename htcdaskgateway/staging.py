@@ -35,6 +35,9 @@ EXIT_CANNOT = 78
 EXIT_UNNAMED = 79
 """How the worker script ends that cannot read its job's ad, which names the worker."""
 
+EXIT_NO_PYTHON = 80
+"""How the worker script ends that does not find the worker's Python."""
+
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
 
@@ -74,7 +77,7 @@ def staging_root() -> Path:
 
 
 def _site_home() -> Path:
-    """Return the user's directory of the site, which a pool sees where the home is the notebook's; else the home."""
+    """Return the user's directory of the site, which a pool sees where home is the notebook's; else the home."""
     try:
         user = getpass.getuser()
         directory = _SITE_HOMES / user
@@ -174,6 +177,7 @@ class Staging:
             "version": __version__,
             "name_prefix": NAME_PREFIX,
             "exit_unnamed": EXIT_UNNAMED,
+            "exit_no_python": EXIT_NO_PYTHON,
         }
         description = templating.render(
             "worker.sub.j2",

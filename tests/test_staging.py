@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -273,7 +274,7 @@ def test_the_sweep_takes_credentials_at_once_and_logs_after_a_time(root):
 
 def test_the_command_of_a_worker_leads_to_the_scheduler_behind_the_proxy(root):
     command = staging.worker_command("c1", WorkerSpec.from_keywords(cpus=3, memory="2GB"), ADDRESS)
-    assert command[:3] == ["python", "worker_start.py", "tls://proxy.example.org:8786"]
+    assert command[:3] == [sys.executable, "worker_start.py", "tls://proxy.example.org:8786"]
     options = dict(zip(command[3::2], command[4::2], strict=False))
     assert options["--scheduler-sni"] == "daskgateway-c1"
     assert (options["--nthreads"], options["--memory-limit"]) == ("3", str(2 * 2**30))

@@ -12,7 +12,7 @@ import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
-from htcdaskgateway.explain import Explanation
+from htcdaskgateway.explain import Explanation, held
 
 
 def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanation:
@@ -170,12 +170,25 @@ def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) ->
     assert told.hopeless
 
 
+def test_a_python_that_is_not_on_the_execute_node(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(python="/no where/bin/python")
+    cluster.scale(1)
+    told = explained(cluster, "is held")
+    assert "its worker's Python is not on that machine" in str(told)
+    assert all(remedy in str(told) for remedy in ("python=…", "container_image=…", "file system that they share"))
+    # Whoever looks with condor_q alone reads it, too.
+    reason = cluster.jobs()[0].hold_reason
+    assert "its Python, /no where/bin/python, is not there" in reason
+    assert all(remedy in reason for remedy in ("python=", "container_image"))
+    assert "the worker's Python is not on" in "".join(cluster.logs().values())
+
+
 def test_a_job_held_by_hand(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster()
     cluster.scale(2)
-    held = str(cluster.jobs()[0].id)
-    pool.run("condor_hold", held)
-    told = explained(cluster, "is held", "held by hand", f"condor_release {held}")
+    job = str(cluster.jobs()[0].id)
+    pool.run("condor_hold", job)
+    told = explained(cluster, "is held", "held by hand", f"condor_release {job}")
     assert not told.hopeless, "the other job runs"
     assert told.stuck == 1
 
@@ -249,26 +262,20 @@ def test_it_stays_text_in_a_notebook(new_cluster: Callable[..., Any], pool: Pool
     ],
 )
 def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
-    import asyncio
-
-    from htcdaskgateway.explain import _held
     from htcdaskgateway.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads(
         [{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": code, "HoldReasonSubCode": subcode}]
     )
-    findings = asyncio.run(_held(None, jobs))  # type: ignore[arg-type]
+    findings = held(jobs)
     assert words in str(findings[0])
     assert Explanation(jobs, findings).hopeless
 
 
 def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
-    import asyncio
-
-    from htcdaskgateway.explain import _held
     from htcdaskgateway.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads([{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 16}])
-    findings = asyncio.run(_held(None, jobs))  # type: ignore[arg-type]
+    findings = held(jobs)
     assert "waits for its input" in str(findings[0])
     assert not Explanation(jobs, findings).hopeless

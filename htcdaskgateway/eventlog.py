@@ -70,7 +70,7 @@ class Event(NamedTuple):
 
 
 _HEAD = re.compile(
-    r"(\d{3}) \((\d+)\.(-?\d+)\.-?\d+\) ((?:\d{4}-)?\d\d[-/]\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?Z?) (.*)", re.A
+    r"^(\d{3}) \((\d+)\.(-?\d+)\.-?\d+\) ((?:\d{4}-)?\d\d[-/]\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?Z?) (.*)", re.A | re.M
 )
 _RECORD = re.compile(r"^<c>$(.*?)^</c>$", re.M | re.S)
 _ATTRIBUTE = re.compile(r'^    <a n="(\w+)"><(?:s|i|r|e)>(.*?)</', re.M | re.S)
@@ -129,18 +129,15 @@ def _plain(text: str, latest: float) -> Iterator[Event]:
     *records, _ = re.split(r"^\.\.\.\r?\n", text, flags=re.M)
     for record in records:
         # Somebody's line, or the half of an event that a crash has left, may stand before it.
-        lines = record.splitlines()
-        heads = [place for place, line in enumerate(lines) if _HEAD.match(line)]
+        heads = list(_HEAD.finditer(record))
         if not heads:
             continue
-        found = _HEAD.match(lines[heads[-1]])
-        assert found is not None  # noqa: S101 - for the type checker
-        number, cluster, proc, when, what = found.groups()
+        number, cluster, proc, when, what = heads[-1].groups()
         stamp = _time(when, latest)
         if int(number) not in _TYPES or int(proc) < 0 or stamp is None:
             continue
         kind = EventType(int(number))
-        body = [line.strip() for line in lines[heads[-1] + 1 :]]
+        body = [line.strip() for line in record[heads[-1].end() :].splitlines()[1:]]
         job = JobId(int(cluster), int(proc))
         yield Event(stamp, job, kind, _reason(kind, body), _STEPS.get(what.strip()))
 
@@ -180,13 +177,19 @@ def _time(text: str, latest: float) -> float | None:
             if text.endswith("Z"):
                 moment = moment.replace(tzinfo=timezone.utc)
             return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
-        # HTCondor before 23.9, and LEGACY: no year. It is the last one in which this was not in the future.
-        year = datetime.fromtimestamp(latest + DAY).year
-        month, day, clock = int(text[:2]), int(text[3:5]), text[6:]
-        for candidate in (year, year - 1):
-            moment = datetime.fromisoformat(f"{candidate}-{month:02}-{day:02} {clock.partition('.')[0]}")
-            if moment.timestamp() <= latest + DAY:
-                return moment.timestamp()
     except ValueError:
-        pass
+        return None
+    return _without_year(text, latest)
+
+
+def _without_year(text: str, latest: float) -> float | None:
+    """Return a time as older HTCondors write it: the last one that is not in the future."""
+    year = datetime.fromtimestamp(latest + DAY).year
+    for candidate in range(year, year - 9, -1):  # the 29th of February is not in every year
+        try:
+            moment = datetime.strptime(f"{candidate}/{text}", "%Y/%m/%d %H:%M:%S").timestamp()
+        except ValueError:
+            continue
+        if moment <= latest + DAY:
+            return moment
     return None

@@ -79,23 +79,25 @@ class Start(NamedTuple):
 def counts_of(events: list[Event], joins: list[Join]) -> tuple[list[float], list[Counter[str]]]:
     """Return when something changed, and the counts from then on."""
     states: dict[JobId, str] = {}
-    here: set[str] = set()
+    here: dict[JobId, set[str]] = defaultdict(set)
     now: Counter[str] = Counter()
     times: list[float] = []
     counts: list[Counter[str]] = []
     both: list[Event | Join] = sorted([*events, *joins], key=lambda what: what.time)
     for what in both:
         if isinstance(what, Join):
-            (here.add if what.joined else here.discard)(what.worker)
+            own = here[what.job]
+            now["joined"] -= len(own)
+            (own.add if what.joined else own.discard)(what.worker)
+            now["joined"] += len(own)
         elif what.type in _BECOMES:
             now[states.get(what.job, "")] -= 1
             states[what.job] = _BECOMES[what.type]
             now[states[what.job]] += 1
             if states[what.job] != "running":  # whoever was to note that its worker left may be gone, too
-                here = {worker for worker in here if JobId.of_worker(worker) != what.job}
+                now["joined"] -= len(here.pop(what.job, ()))
         else:
             continue
-        now["joined"] = len(here)
         if not times or times[-1] != what.time:
             times.append(what.time)
             counts.append(now.copy())
@@ -154,11 +156,15 @@ def starts_of(events: list[Event], joins: list[Join]) -> list[Start]:
     starts = []
     for join in joins:
         own = jobs.get(join.job, [])
-        before = [event for event in own if event.time <= join.time + _AT_ONCE]
-        executed = max((e.time for e in before if e.type is EventType.EXECUTE), default=None)
+        began = [event.time for event in own if event.type is EventType.EXECUTE]
+        # The clocks are those of two machines: a worker may seem to join before its job has begun.
+        executed = max((time for time in began if time <= join.time), default=None)
+        if executed is None and began and began[0] <= join.time + _AT_ONCE:
+            executed = began[0]
         if not join.joined or executed is None or (join.job, executed) in seen:
             continue
         seen.add((join.job, executed))
+        before = [event for event in own if event.time <= max(join.time, executed)]
         waits = [e.time for e in before if _BECOMES.get(e.type) == "idle" and e.time <= executed]
         waited = max(waits, default=executed)
         moved = {e.transfer: e.time for e in before if e.transfer and e.time >= waited}

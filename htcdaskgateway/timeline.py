@@ -85,7 +85,10 @@ class Timeline:
             if marks:
                 why = Counter(mark.why for mark in marks if mark.why).most_common(1)
                 times = "once" if len(marks) == 1 else f"{len(marks)} times"
-                reason = f" ({why[0][1]} of them: {why[0][0]})" if why else ""
+                reason = ""
+                if why:
+                    text, count = why[0]
+                    reason = f" ({text})" if count == len(marks) else f" ({count} of them: {text})"
                 lines.append(f"{kind.capitalize()} {times}{reason}.")
         if self.starts:
             typical = Start("", 0.0, *(median(phase) for phase in zip(*(s[2:] for s in self.starts), strict=True)))

@@ -59,5 +59,5 @@ def rounded_bytes(size: float | None) -> str:
     for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (MIB, "MiB")):
         if size >= factor:
             value = size / factor
-            return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.1f} {unit}"
     return f"{math.ceil(size / KIB)} KiB"

@@ -105,7 +105,7 @@ def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> No
     cluster = new_cluster(memory="900GB")
     cluster.scale(1)
     told = explained(cluster, "can never run")
-    assert "Each worker asks for 900 GiB of memory; the largest machine has 14 GiB" in str(told)
+    assert "Each worker asks for 900 GiB of memory; the largest machine has 14.9 GiB" in str(told)
     assert told.hopeless
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+REPOSITORY = "https://github.com/ncsa/htcdaskgateway"
 
 # distributed brings jinja2 and click along, but what this package imports it asks for itself.
 REQUIRES = [
@@ -23,7 +24,9 @@ TEST = [
     "asyncssh",
     "dask[array]",
     "hypothesis",
+    "ipykernel",
     "ipywidgets",
+    "nbclient",
     "pytest",
     "pytest-rerunfailures",
     "pytest-timeout",
@@ -32,7 +35,7 @@ TEST = [
 ]
 DEMO = [*LOCAL, "dask[array]"]
 BROWSER = [*TEST, "dask-labextension", "jupyterlab", "selenium"]
-DOCS = ["furo", "myst-parser", "numpydoc", "sphinx"]
+DOCS = ["furo", "myst-nb", "numpydoc", "sphinx"]
 
 setup(
     name="ncsa-htcdaskgateway",
@@ -41,6 +44,13 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    project_urls={
+        "Homepage": REPOSITORY,
+        "Documentation": "https://ncsa-htcdaskgateway.readthedocs.io",
+        "Source": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md",
+    },
     python_requires=">=3.10",
     packages=[*find_packages(include=["htcdaskgateway", "htcdaskgateway.*"]), "htcdaskgateway.templates"],
     # The templates lie at the top of the checkout, where a site's administrator looks for them.

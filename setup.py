@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+REPOSITORY = "https://github.com/ncsa/htcdaskgateway"
 
 # distributed brings some along, but what this package imports it asks for itself. The lower bounds are the lowest
 # that every supported Python has wheels of; the environment `oldest` of tox.ini tests just them.
@@ -28,8 +29,10 @@ TEST = [
     "coverage>=7.11",
     "dask[array]",
     "hypothesis",
+    "ipykernel",
     "ipywidgets",
     "matplotlib",
+    "nbclient",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -48,7 +51,7 @@ PROGRAMS = [
     "xarray",
     "xgboost",
 ]
-DOCS = ["furo", "myst-parser", "numpydoc", "sphinx"]
+DOCS = ["furo", "myst-nb", "numpydoc", "sphinx"]
 
 setup(
     name="ncsa-htcdaskgateway",
@@ -57,6 +60,13 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    project_urls={
+        "Homepage": REPOSITORY,
+        "Documentation": "https://ncsa-htcdaskgateway.readthedocs.io",
+        "Source": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md",
+    },
     python_requires=">=3.10",
     packages=[*find_packages(include=["htcdaskgateway", "htcdaskgateway.*"]), "htcdaskgateway.templates"],
     # The templates lie at the top of the checkout, where a site's administrator looks for them.

@@ -163,6 +163,21 @@ def test_shutdown_waits_for_the_submit_that_is_under_way(slow_submit, new_cluste
     no_job_comes(pool, cluster.name)
 
 
+def test_shutdown_does_not_wait_until_a_spooled_submit_has_sent_everything(tool_calls, new_cluster, pool, tmp_path):
+    cluster = new_cluster(requirements=NOWHERE, spool=True)
+    stage = cluster.fleet.staging
+    text = stage.description.read_text().replace("transfer_input_files = ", "transfer_input_files = endless, ")
+    stage.description.write_text(text)
+    with (stage.directory / "endless").open("wb") as file:
+        file.truncate(2**36)
+    thread, caught = in_thread(lambda: cluster.scale(1))
+    wait_until(lambda: pool.jobs(cluster.name), what="the job is in the queue")
+    cluster.shutdown()
+    thread.join(30)
+    assert [type(error) for error in caught] == [ClusterEndedError]
+    no_job_comes(pool, cluster.name)
+
+
 @pytest.mark.parametrize("adapting", [False, True])
 def test_stop_catches_the_submit_that_another_client_has_under_way(
     slow_submit, new_cluster, gateway, pool, adapting

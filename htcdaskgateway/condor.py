@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -292,6 +293,12 @@ class Condor:
             )
         except OSError as error:
             raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
+        except RuntimeError as error:
+            # Python 3.12 ends, and the kernel has no pidfd: asyncio has no thread to wait for the tool. It may have
+            # started it; to ask and to remove twice does no harm.
+            if "shutdown" not in str(error) or tool == "condor_submit":
+                raise
+            return _run_at_exit(command, tool_environment(self.bin_dir), limit, take)
         try:
             stdout, stderr = await asyncio.wait_for(_communicate(process, take), limit)
         except BaseException as error:  # timed out or cancelled
@@ -663,6 +670,30 @@ class _Ads(Generic[T]):
                 break
             self.made.append(self._make(ad))
         self._rest = text[at:]
+
+
+def _run_at_exit(
+    command: tuple[str, ...], environment: dict[str, str], limit: float, take: Callable[[str], None] | None
+) -> Completed:
+    """Run a tool to its end without a thread; the event loop has nothing else to do by then."""
+    try:
+        done = subprocess.run(  # noqa: S603 - a tool of HTCondor's, as in `Condor.run`
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CondorTimeoutError(
+            f"{Path(command[0]).name} did not end within {limit:g} s", command=command
+        ) from None
+    if take is not None:
+        take(done.stdout)
+    return Completed(command, done.returncode, done.stdout, done.stderr)
 
 
 async def _communicate(process: asyncio.subprocess.Process, take: Callable[[str], None] | None) -> tuple[str, str]:

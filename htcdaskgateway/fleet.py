@@ -68,7 +68,7 @@ class Fleet:
         self._held: dict[JobId, float] = {}
         self.schedd = schedd
         self._located = False
-        self._over = False
+        self._over = self._dropped = False
         self._submitting: asyncio.Task[tuple[int, int]] | None = None
         self._looking: asyncio.Task[WorkerJobs] | None = None
         self._settling: asyncio.Task[None] | None = None
@@ -145,6 +145,8 @@ class Fleet:
                 await self.scheduler.note(**{SCHEDD: self.schedd})
         if self.schedd:
             note_schedd(self.staging.cluster, self.schedd)
+        if not self._located:  # another client may have been the first since the jobs were counted
+            self.condor = await self.condor.at(self.schedd)
 
     async def _count(self) -> WorkerJobs:
         """Return the live jobs of now. The first time there are none as a rule, and to count them is quicker."""
@@ -267,6 +269,9 @@ class Fleet:
 
     async def _await_submit(self) -> None:
         if self._submitting is not None and not self._submitting.done():
+            if self._over and self.staging.spec.spool:
+                # It may take hours. Its jobs are in the queue already, and are removed with the others.
+                self._dropped = self._submitting.cancel()
             await asyncio.wait([self._submitting])
 
     async def _submit(self, count: int) -> None:
@@ -284,10 +289,12 @@ class Fleet:
         self._submitting = asyncio.ensure_future(submit)
         self._submitting.add_done_callback(self._submitted)
         try:
-            cluster_id, queued = await asyncio.shield(self._submitting)
+            cluster_id, queued = await (self._submitting if spec.spool else asyncio.shield(self._submitting))
         except BaseException:
             # What the schedd has got already may be carried out after the next count.
             self._unsure_until = time.monotonic() + limit
+            if self._dropped:
+                raise ClusterEndedError(_OVER) from None
             raise
         await self._check_wanted(cluster_id)
         logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)

@@ -74,9 +74,15 @@ def test_shutdown_of_an_asynchronous_client_shuts_the_cluster_down_and_its_close
 # The program
 
 AT_EXIT = """
-import sys
+import atexit, sys, threading
 import dask.config
 from htcdaskgateway import HTCGateway
+
+def no_thread():
+    # As Python 3.12.1 has it; there asyncio needs one for each process where the kernel has no pidfd.
+    def start(*_, **__):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+    threading._start_new_thread = threading._start_joinable_thread = start
 
 address = dask.config.get("gateway.address").replace("127.0.0.1", "localhost")
 proxy = f"gateway://localhost:{dask.config.get('gateway.proxy-address')}"
@@ -93,6 +99,7 @@ ENDINGS = {
     "by an exception": ("raise LookupError('on purpose')", 1),
     "while it adapts": ("cluster.adapt(minimum=1, maximum=2, interval='50ms')", 0),
     "with a client": ("client = cluster.get_client()", 0),
+    "where no thread starts any more": ("atexit.register(no_thread)", 0),
 }
 
 
@@ -108,9 +115,10 @@ def test_a_program_that_ends_takes_its_cluster_with_it_where_the_gateway_has_a_h
     )
     assert done.returncode == code, done.stderr
     assert gone(gateway, pool, done.stdout.strip())
-    said = done.stderr.replace("LookupError: on purpose", "")
-    assert "Exception ignored" not in said
-    assert "Error" not in said
+    if "no thread" not in ending:  # asyncio itself, which ends its loop with one, complains there
+        said = done.stderr.replace("LookupError: on purpose", "")
+        assert "Exception ignored" not in said
+        assert "Error" not in said
 
 
 # A submit that is under way
@@ -160,6 +168,21 @@ def test_shutdown_waits_for_the_submit_that_is_under_way(slow_submit, new_cluste
         cluster.shutdown()
         thread.join(60)
         assert [type(error) for error in caught] == [ClusterEndedError]
+    no_job_comes(pool, cluster.name)
+
+
+def test_shutdown_does_not_wait_until_a_spooled_submit_has_sent_everything(tool_calls, new_cluster, pool, tmp_path):
+    cluster = new_cluster(requirements=NOWHERE, spool=True)
+    stage = cluster.fleet.staging
+    text = stage.description.read_text().replace("transfer_input_files = ", "transfer_input_files = endless, ")
+    stage.description.write_text(text)
+    with (stage.directory / "endless").open("wb") as file:
+        file.truncate(2**36)
+    thread, caught = in_thread(lambda: cluster.scale(1))
+    wait_until(lambda: pool.jobs(cluster.name), what="the job is in the queue")
+    cluster.shutdown()
+    thread.join(30)
+    assert [type(error) for error in caught] == [ClusterEndedError]
     no_job_comes(pool, cluster.name)
 
 

@@ -79,11 +79,17 @@ def load(options: Mapping[str, Any]) -> Settings:
     def seconds(name: str) -> float:
         return config.parse_seconds(value(name), name)
 
+    host, user = required("login-host", _HOST), text("user", _USER)
+    named, at, rest = host.rpartition("@")
+    if at:
+        if not rest or not _USER.fullmatch(named) or user not in (None, named):
+            raise ConfigError(f"login-host: {host!r} cannot be used" + (f" with the user {user!r}" if user else ""))
+        host, user = rest, named
     lifetime = value("token-lifetime")
     target = value("condor-config")
     return Settings(
-        login_host=required("login-host", _HOST),
-        user=text("user", _USER),
+        login_host=host,
+        user=user,
         port=_port(value("port")),
         ssh_options=_ssh_options(value("ssh-options")),
         host_key=_host_key(value("host-key")),

@@ -17,6 +17,7 @@ from .errors import HTCDaskGatewayError
 from .fleet import cluster_constraint
 from .gateway import HTCGateway
 from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, WorkerJobs
+from .plain import plain
 from .spec import WorkerSpec
 
 _EXPECTED = (
@@ -37,7 +38,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except _EXPECTED as error:
-            raise click.ClickException(str(error) or f"{type(error).__name__}: no answer") from error
+            raise click.ClickException(plain(str(error)) or f"{type(error).__name__}: no answer") from error
 
 
 @click.group(
@@ -59,6 +60,11 @@ def main(ctx: click.Context, address: str | None) -> None:
     a notebook or another machine has started, this sees it and can stop it.
     """
     ctx.obj = address
+
+
+def _show(text: str) -> None:
+    """Print what a gateway, a schedd or a worker has worded."""
+    click.echo(plain(text))
 
 
 @contextlib.contextmanager
@@ -110,9 +116,9 @@ def list_(address: str | None) -> None:
     for report in sorted(reports, key=lambda report: report.start_time):
         started = f"{report.start_time:%Y-%m-%d %H:%M}"
         counts = jobs.get(report.name, WorkerJobs()).summary()
-        click.echo(f"{report.name}  {report.status.name.lower()} since {started}  {counts}")
+        _show(f"{report.name}  {report.status.name.lower()} since {started}  {counts}")
     for name in sorted(jobs.keys() - known):
-        click.echo(f"{name}  gone  {jobs[name].summary()}")
+        _show(f"{name}  gone  {jobs[name].summary()}")
     if not known and not jobs:
         click.echo("you have no clusters", err=True)
 
@@ -130,14 +136,14 @@ def jobs(address: str | None, name: str, explain: bool) -> None:
     staging.check_cluster_name(name)
     if explain:
         with _gateway(address) as gateway, contextlib.closing(gateway.connect(name)) as cluster:
-            click.echo(str(cluster.explain()))
+            _show(str(cluster.explain()))
         return
     found = _jobs(cluster_constraint(name)).get(name, WorkerJobs())
     if not found:
         with _gateway(address) as gateway:
             if not _known(gateway, name):
                 raise _no_cluster(name)
-    click.echo(str(found))
+    _show(str(found))
 
 
 @main.command()
@@ -162,7 +168,7 @@ def logs(address: str | None, name: str, workers: tuple[str, ...]) -> None:
             if not where.directory.is_dir():
                 raise _no_cluster(name)
             found = read(where, workers or None)
-    click.echo(str(found))
+    _show(str(found))
 
 
 @main.command()
@@ -180,7 +186,7 @@ def scale(address: str | None, name: str, n: int) -> None:
             raise _no_cluster(name)
         with contextlib.closing(gateway.connect(name)) as cluster:
             cluster.scale(n)
-            click.echo(cluster.jobs().summary())
+            _show(cluster.jobs().summary())
 
 
 @main.command()
@@ -197,7 +203,7 @@ def stop(address: str | None, name: str) -> None:
         if not _known(gateway, name) and not _jobs(cluster_constraint(name)):
             raise _no_cluster(name)
         gateway.stop_cluster(name)
-    click.echo(f"{name} is stopped")
+    _show(f"{name} is stopped")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,9 @@ def load(options: Mapping[str, Any]) -> Settings:
         if not rest or not _USER.fullmatch(named) or user not in (None, named):
             raise ConfigError(f"login-host: {host!r} cannot be used" + (f" with the user {user!r}" if user else ""))
         host, user = rest, named
+    directory = Path(str(value("token-directory"))).expanduser().absolute()
+    if Path.home().is_relative_to(directory):
+        raise ConfigError(f"token-directory: HTCondor reads each file there as a token, so {directory} is none")
     lifetime = value("token-lifetime")
     target = value("condor-config")
     return Settings(
@@ -103,7 +106,7 @@ def load(options: Mapping[str, Any]) -> Settings:
         token_command=str(value("token-command")),
         token_lifetime=None if lifetime is None else max(1, int(config.parse_seconds(lifetime, "token-lifetime"))),
         token_name=required("token-name", _NAME),
-        token_directory=Path(str(value("token-directory"))).expanduser().absolute(),
+        token_directory=directory,
         condor_config=Path(str(target)).expanduser().absolute() if target else None,
         connect_timeout=seconds("connect-timeout"),
         answer_timeout=seconds("answer-timeout"),

@@ -13,6 +13,7 @@ from . import __version__, materialization, staging
 from .condor import Condor, quote_classad
 from .gateway import HTCGateway
 from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, JobId, WorkerJobs
+from .plain import plain
 from .spec import WorkerSpec
 from .terminal import EXPECTED, Group, meant, number, staged
 
@@ -36,6 +37,11 @@ def main(ctx: click.Context, address: str | None) -> None:
     a notebook or another machine has started, this sees it and can stop it.
     """
     ctx.obj = address
+
+
+def _show(text: str) -> None:
+    """Print what a gateway, a schedd or a worker has worded."""
+    click.echo(plain(text))
 
 
 @contextlib.contextmanager
@@ -95,7 +101,8 @@ def _perhaps_gone(address: str | None, name: str) -> Iterator[tuple[str, Any]]:
             # What lies on this machine can be read all the same.
             if not staged():
                 raise
-            click.echo(f"the gateway server does not answer ({error}); this is what lies on this machine", err=True)
+            message = f"the gateway server does not answer ({error}); this is what lies on this machine"
+            click.echo(plain(message), err=True)
             running = set()
         found = meant(name, {*running, *staged()})
         if found not in running:
@@ -120,9 +127,9 @@ def list_(address: str | None) -> None:
     for report in sorted(reports, key=lambda report: report.start_time):
         started = f"{report.start_time:%Y-%m-%d %H:%M}"
         counts = jobs.get(report.name, WorkerJobs()).summary()
-        click.echo(f"{report.name}  {report.status.name.lower()} since {started}  {counts}")
+        _show(f"{report.name}  {report.status.name.lower()} since {started}  {counts}")
     for name in sorted(jobs.keys() - known):
-        click.echo(f"{name}  gone  {jobs[name].summary()}")
+        _show(f"{name}  gone  {jobs[name].summary()}")
     if not known and not jobs:
         click.echo("you have no clusters", err=True)
 
@@ -139,13 +146,13 @@ def jobs(address: str | None, name: str, explain: bool) -> None:
     """
     if explain:
         with _cluster(address, name) as cluster:
-            click.echo(str(cluster.explain()))
+            _show(str(cluster.explain()))
         return
     found = _jobs_of(name)
     if name not in found:
         with _gateway(address) as gateway:
             name = meant(name, {*found, *_names(gateway)})
-    click.echo(str(found.get(name, WorkerJobs())))
+    _show(str(found.get(name, WorkerJobs())))
 
 
 @main.command()
@@ -169,7 +176,7 @@ def logs(address: str | None, name: str, workers: tuple[str, ...]) -> None:
             written = cluster.logs(workers or None)
             there = {text for job in cluster.jobs() for text in (str(job.id), job.worker_name)}
     if written or not workers:
-        click.echo(str(written))
+        _show(str(written))
     missing = [
         worker for worker in workers if worker not in there and not any(_is_of(name, worker) for name in written)
     ]
@@ -200,7 +207,7 @@ def scale(address: str | None, name: str, n: str) -> None:
     count = number(n)
     with _cluster(address, name) as cluster:
         cluster.scale(count)
-        click.echo(cluster.jobs().summary())
+        _show(cluster.jobs().summary())
 
 
 @main.command()
@@ -242,7 +249,7 @@ def timeline(address: str | None, name: str, output: tuple[str, ...]) -> None:
 
     with _perhaps_gone(address, name) as (found, cluster):
         told = read_timeline(_staging(found)) if cluster is None else cluster.timeline()
-    click.echo(str(told))
+    _show(str(told))
     for file in output or (f"timeline-{found}.html", f"timeline-{found}.png"):
         click.echo(f"saved as {told.save(file)}")
 
@@ -258,7 +265,7 @@ def usage(address: str | None, name: str) -> None:
     from .usage import read_usage
 
     with _perhaps_gone(address, name) as (found, _):
-        click.echo(str(asyncio.run(read_usage(Condor(), found))))
+        _show(str(asyncio.run(read_usage(Condor(), found))))
 
 
 @main.command()
@@ -274,7 +281,7 @@ def stop(address: str | None, name: str) -> None:
     with _gateway(address) as gateway:
         name = meant(name, {*jobs, *_names(gateway)})
         gateway.stop_cluster(name)
-    click.echo(f"{name} is stopped")
+    _show(f"{name} is stopped")
 
 
 if __name__ == "__main__":

@@ -77,11 +77,11 @@ def staging_root() -> Path:
 
 
 def _site_home() -> Path:
-    """Return the user's directory of the site, which a pool sees where home is the notebook's; else the home."""
+    """Return the user's directory at the site, which the pool sees, too, or else the home."""
     try:
         user = getpass.getuser()
         directory = _SITE_HOMES / user
-        if user == directory.name and directory.stat().st_uid == os.geteuid():
+        if user == directory.name != ".." and directory.stat().st_uid == os.geteuid():
             return directory
     except (OSError, KeyError, ValueError):  # no such directory, or nobody by this number has a name
         pass

@@ -14,6 +14,7 @@ from dask_gateway import GatewayClusterError, GatewayServerError
 
 from . import staging
 from .errors import HTCDaskGatewayError
+from .plain import plain
 
 EXPECTED = (
     HTCDaskGatewayError,
@@ -47,7 +48,7 @@ def words(error: BaseException, address: str | None) -> str:
         return f"{where!r} is not the address of a gateway server; {_CONFIGURE}"
     if not where and isinstance(error, ValueError) and not isinstance(error, HTCDaskGatewayError):
         return f"no gateway server is configured; {_CONFIGURE}"
-    return str(error) or f"{type(error).__name__}: no answer"
+    return plain(str(error)) or f"{type(error).__name__}: no answer"
 
 
 def meant(name: str, names: Iterable[str]) -> str:

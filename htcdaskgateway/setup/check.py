@@ -25,6 +25,7 @@ from ..errors import (
     CondorUnreachableError,
     HTCDaskGatewayError,
 )
+from ..plain import plain
 from . import probe, tokens
 from .tokens import Token, TokenFile
 
@@ -47,7 +48,9 @@ class Verdict:
     def line(self) -> str:
         """Return the verdict as one line."""
         mark = {True: "ok  ", False: "FAIL", None: "?   "}[self.good]
-        return f"{mark}  {self.name:<13}  {self.text}" + (f"; {self.hint}" if self.hint else "")
+        return plain(f"{mark}  {self.name:<13}  {self.text}" + (f"; {self.hint}" if self.hint else "")).replace(
+            "\n", " "
+        )
 
 
 async def everything() -> AsyncIterator[Verdict]:

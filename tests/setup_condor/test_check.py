@@ -238,7 +238,7 @@ class _Gateway(BaseHTTPRequestHandler):
     """The one answer of a gateway that the check asks for."""
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/base/api/health" else 404)
+        self.send_response(*((200,) if self.path == "/base/api/health" else (404, "gone\x1b[2J\x1b]0;title\x07")))
         self.end_headers()
         self.wfile.write(b'{"status": "pass"}')
 
@@ -273,6 +273,6 @@ def test_the_gateway_and_its_proxy(account, gateway_port, free_port):
         DASK_GATEWAY__PROXY_ADDRESS=f"gateway://127.0.0.1:{free_port}",
     )
     assert lines["gateway"].startswith("FAIL")
-    assert "404" in lines["gateway"]
+    assert "404 gone;" in lines["gateway"], "a gateway does not steer the terminal"
     assert lines["proxy"].startswith("FAIL")
     assert f"127.0.0.1:{free_port}" in lines["proxy"]

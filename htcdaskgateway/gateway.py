@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 from dask_gateway import Gateway
 from dask_gateway.auth import BasicAuth, get_auth
 
@@ -99,6 +101,20 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         for name in list(self._adapted):
             await self._leave(name)
         await super()._cleanup()
+
+    async def _known(self, names: Iterable[str]) -> set[str]:
+        """Return the names of this user's clusters, and of those among `names` that are another user's."""
+        known = {report.name for report in await self._clusters()}
+        for name in sorted({*names} - known):
+            try:
+                await self._cluster_report(name)
+            except ValueError:  # there is none
+                continue
+            except aiohttp.ClientResponseError as error:
+                if error.status != HTTPStatus.FORBIDDEN:
+                    raise
+                known.add(name)
+        return known
 
     async def _leave(self, cluster_name: str) -> None:
         """End adaptive scaling that `adapt_cluster` of this client has begun."""

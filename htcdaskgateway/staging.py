@@ -313,6 +313,11 @@ def leftovers(scheduler_address: str) -> list[str]:
         )
 
 
+def has_credentials(cluster: str) -> bool:
+    """Tell whether the staging directory of a cluster holds its credentials."""
+    return (staging_root() / check_cluster_name(cluster) / "credentials").is_dir()
+
+
 def _gateway(scheduler_address: str) -> str:
     return f"{urlsplit(scheduler_address).netloc}\n"
 

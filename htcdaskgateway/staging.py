@@ -24,6 +24,9 @@ from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
 
+DEATH_TIMEOUT = 60
+"""How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
+
 EXIT_AGAIN = 75
 """How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
 
@@ -249,7 +252,7 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
         "--nworkers": str(spec.processes) if spec.processes > 1 else None,
         "--nthreads": str(spec.nthreads),
         "--memory-limit": str(spec.memory_limit),
-        "--death-timeout": f"{spec.death_timeout:g}",
+        "--death-timeout": f"{spec.death_timeout or DEATH_TIMEOUT:g}",
         "--worker-port": spec.worker_port,
         "--nanny-port": spec.worker_port if spec.nanny else None,
         "--interface": spec.interface,

@@ -239,7 +239,8 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             leftovers = [name for name in staging.leftovers(self.scheduler_address) if name != self.name]
             if not leftovers:
                 return
-            known = {report.name for report in await self.gateway._clusters()}
+            # Another account of the gateway may have the same home.
+            known = await self.gateway._known(filter(staging.has_credentials, leftovers))
             gone = [name for name in leftovers if name not in known]
             if not gone:
                 return

@@ -7,7 +7,8 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -122,6 +123,20 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             await self._leave(name)
         await super()._cleanup()
         await self._resolver.close()
+
+    async def _known(self, names: Iterable[str]) -> set[str]:
+        """Return the names of this user's clusters, and of those among `names` that are another user's."""
+        known = {report.name for report in await self._clusters()}
+        for name in sorted({*names} - known):
+            try:
+                await self._cluster_report(name)
+            except ValueError:  # there is none
+                continue
+            except aiohttp.ClientResponseError as error:
+                if error.status != HTTPStatus.FORBIDDEN:
+                    raise
+                known.add(name)
+        return known
 
     async def _leave(self, cluster_name: str) -> None:
         """End adaptive scaling that `adapt_cluster` of this client has begun."""

@@ -58,8 +58,9 @@ class WorkerSpec:
         The network interface that they listen on.
     scheduler_proxy : str or None
         ``HOST:PORT`` of the gateway's scheduler proxy, where workers see it under another name than the client.
-    death_timeout : float
-        How long a worker without a scheduler stays, in seconds.
+    death_timeout : float or None
+        How long a worker without a scheduler stays, in seconds. None: a minute, and longer where more than 600 jobs
+        are submitted at once, a second for each ten: so many take their time to join through one proxy.
     start_interval : float
         Seconds between the first starts of workers that were asked for at once, so that a thousand do not read a
         shared file system in the same moment. A slot waits in whole seconds for its worker's turn. 0: none waits.
@@ -104,7 +105,7 @@ class WorkerSpec:
     worker_port: str
     interface: str | None
     scheduler_proxy: str | None
-    death_timeout: float
+    death_timeout: float | None
     start_interval: float
     environment: Mapping[str, str | None]
     job_script_prologue: tuple[str, ...]
@@ -246,7 +247,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "worker_port": checks.ports,
     "interface": checks.optional(checks.text),
     "scheduler_proxy": checks.optional(checks.host_port),
-    "death_timeout": config.parse_seconds,
+    "death_timeout": checks.optional(config.parse_seconds),
     "start_interval": lambda value, name: config.parse_seconds(value, name, zero=True),
     "environment": checks.environment,
     "job_script_prologue": checks.texts,

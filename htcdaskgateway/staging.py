@@ -26,6 +26,9 @@ from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
 
+DEATH_TIMEOUT = 60
+"""How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
+
 EXIT_AGAIN = 75
 """How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
 
@@ -301,7 +304,7 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
         "--nworkers": str(spec.processes) if spec.processes > 1 else None,
         "--nthreads": str(spec.nthreads),
         "--memory-limit": str(spec.memory_limit),
-        "--death-timeout": f"{spec.death_timeout:g}",
+        "--death-timeout": f"{spec.death_timeout or DEATH_TIMEOUT:g}",
         "--worker-port": spec.worker_port,
         "--nanny-port": spec.worker_port if spec.nanny else None,
         "--interface": spec.interface,
@@ -384,6 +387,11 @@ def leftovers(scheduler_address: str) -> list[str]:
             and not path.parent.is_symlink()
             and path.read_text() == _gateway(scheduler_address)
         )
+
+
+def has_credentials(cluster: str) -> bool:
+    """Tell whether the staging directory of a cluster holds its credentials."""
+    return (staging_root() / check_cluster_name(cluster) / "credentials").is_dir()
 
 
 def _gateway(scheduler_address: str) -> str:

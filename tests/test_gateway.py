@@ -371,3 +371,17 @@ def test_a_name_that_is_none_is_refused_before_anything_is_asked(gateway, tool_c
         with pytest.raises(ConfigError, match="not the name"):
             call("../x")
     assert tool_calls.calls == []
+
+
+def test_the_sweep_leaves_the_clusters_of_another_account_with_the_same_home(system, stage):
+    with system.gateway(auth=BasicAuth("grace", system.password)) as other:
+        theirs = other.new_cluster()
+        try:
+            credentials = stage / theirs.name / "credentials"
+            assert credentials.is_dir()
+            with system.gateway(auth=BasicAuth("ada", system.password)) as own, own.new_cluster():
+                assert {path.name for path in credentials.iterdir()} == {"dask.crt", "dask.pem"}
+            theirs.scale(1)
+        finally:
+            theirs.shutdown()
+        assert not credentials.exists()

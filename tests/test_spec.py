@@ -20,7 +20,7 @@ def test_the_defaults_are_those_of_version_1():
     assert (spec.cpus, spec.memory, spec.worker_port) == (4, 32 * 2**30, "10000:10070")
     assert (spec.container_runtime, spec.container_image) == ("htcondor", None)
     assert (spec.disk, spec.gpus, spec.spool) == (None, None, False)
-    assert (spec.max_idle_time, spec.max_held_time, spec.death_timeout) == (86400, 3600, 60)
+    assert (spec.max_idle_time, spec.max_held_time, spec.death_timeout) == (86400, 3600, None)
     assert spec.start_interval == 0
 
 

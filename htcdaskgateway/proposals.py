@@ -32,6 +32,8 @@ def propose(usage: Usage) -> list[str]:
             f"{share:.0%} of the core-hours are of runs that ended early. cluster.timeline() shows why; "
             "smaller or shorter jobs are evicted less often."
         )
+    if not usage.measured:
+        found.append("HTCondor has measured no CPU time here, so idle core-hours are not known.")
     return found or ["The request fits what was used."]
 
 
@@ -45,7 +47,7 @@ def _memory(usage: Usage) -> list[str]:
     if wanted <= _WORTH * asked:
         return [
             f'{said}: ask for memory="{_keyword(wanted)}" and start sooner. '
-            f"(Dask writes to disk above {spill:.0%} of it.)"
+            f"Dask writes to disk above {spill:.0%} of it."
         ]
     if used > 0.8 * asked:
         return [

@@ -93,8 +93,9 @@ class JobUsage:
             last = _number(ad, "LastRemoteWallClockTime") or 0.0
         lost = before if runs else max(0.0, before - last)
         busy = (_number(ad, "RemoteUserCpu") or 0.0) + (_number(ad, "RemoteSysCpu") or 0.0)
+        # No process takes no time at all: a machine that says so does not measure it.
+        rate = _number(ad, "CpusUsage") if busy else None
         # The rate is an average since the run began; the seconds of a running job lag behind.
-        rate = _number(ad, "CpusUsage")
         if not runs and busy and last:
             rate = busy / last
         resident = _number(ad, "ResidentSetSize_RAW", "ResidentSetSize")
@@ -160,6 +161,11 @@ class Usage:
         self.idle_hours = sum(job.idle_hours for job in self.jobs)
 
     @property
+    def measured(self) -> bool:
+        """Whether HTCondor has measured the CPU time of any job: some pools do not, and then `idle_hours` is 0."""
+        return any(job.cores_used is not None for job in self.jobs)
+
+    @property
     def memory_used(self) -> int | None:
         """The most memory that one of the jobs has used, in bytes."""
         return max((job.memory_used for job in self.jobs if job.memory_used is not None), default=None)
@@ -182,7 +188,8 @@ class Usage:
         columns = ("Job", "Ran", "Cores", "Busy", "Memory", "Used", "Disk", "Used", "Core-h", "Lost", "Idle")
         rows = [_row(job) for job in self.jobs]
         ran = duration(sum(job.seconds for job in self.jobs))
-        hours = map(_hours, (self.core_hours, self.lost_hours, self.idle_hours))
+        idle = _hours(self.idle_hours) if self.measured else ""
+        hours = (_hours(self.core_hours), _hours(self.lost_hours), idle)
         memory, disk = rounded_bytes(self.memory_used), rounded_bytes(self.disk_used)
         total = ("All", ran, "", "", "", memory, "", disk, *hours)
         text = table(columns, rows, total, numbers=range(2, 11))
@@ -204,7 +211,9 @@ def _row(job: JobUsage) -> tuple[str, ...]:
         rounded_bytes(job.memory_used),
         rounded_bytes(job.disk or None),
         rounded_bytes(job.disk_used),
-        *map(_hours, (job.core_hours, job.lost_hours, job.idle_hours)),
+        _hours(job.core_hours),
+        _hours(job.lost_hours),
+        "" if job.cores_used is None else _hours(job.idle_hours),
     )
 
 

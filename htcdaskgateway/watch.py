@@ -69,7 +69,7 @@ def render(view: View, rows: int) -> RenderableType:
     asked = sum(view.counts.values())
     states = sorted(view.counts, key=lambda state: _ORDER.index(state) if state in _ORDER else len(_ORDER))
     words = [(f"{view.counts[state]} {state}", _COLOURS.get(state, "")) for state in states if view.counts[state]]
-    jobs = Text(f"Jobs   {asked} asked for", style="bold" if asked else "")
+    jobs = Text(f"Jobs   {asked} asked for")
     for word, colour in words:
         jobs.append(": " if word == words[0][0] else ", ")
         jobs.append(word, style=colour)
@@ -88,7 +88,7 @@ def render(view: View, rows: int) -> RenderableType:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     places = [place for place in range(len(titles)) if place < 2 or any(row[place] for row in shown)]
     for place in places:
-        made.add_column(titles[place], no_wrap=place < 4, overflow="ellipsis")
+        made.add_column(titles[place], no_wrap=True, overflow="fold" if place < 4 else "ellipsis")
     for row in shown:
         cells = [Text(row[place], style=_COLOURS.get(row.status, "") if place == 1 else "") for place in places]
         made.add_row(*cells)

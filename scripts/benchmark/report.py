@@ -67,34 +67,32 @@ def table(name: str, figures: dict[str, Any]) -> str:
 
 def chart(known: dict[str, Any]) -> str:
     """Return an SVG picture: for each bar the ratio to the other way, and its 95 % interval."""
-    left, right, top, line = 400, 760, 58, 34
+    left, right, width, top, line = 20, 440, 540, 76, 50
     found = [(text, row) for name, what, peer, text in BARS if (row := _row(known, name, what, peer))]
-    height = top + line * len(found) + 20
+    bottom = top + line * len(found)
 
     def x(ratio: float) -> float:
         low, high = math.log(1 / 32), math.log(2)
         return round(left + (right - left) * (min(max(math.log(ratio), low), high) - low) / (high - low), 1)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 {height}" width="820" height="{height}"'
-        ' role="img" font-family="Helvetica, Arial, sans-serif" font-size="14">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom}" width="{width}" height="{bottom}"'
+        ' role="img" font-family="Helvetica, Arial, sans-serif" font-size="16">',
         "<title>How much time this library takes beside another way; below 1 is less</title>",
-        f'<rect width="820" height="{height}" rx="10" fill="#ffffff"/>',
-        f'<text x="{x(1) - 8}" y="22" text-anchor="end" fill="#475569">less time than the other way</text>',
-        f'<text x="{x(1) + 8}" y="22" fill="#475569">more</text>',
+        f'<rect width="{width}" height="{bottom}" rx="10" fill="#ffffff"/>',
+        f'<text x="{x(1) - 8}" y="24" text-anchor="end" fill="#475569">less time than the other way</text>',
+        f'<text x="{x(1) + 8}" y="24" fill="#475569">more time</text>',
     ]
-    for ratio, label in {1 / 32: "1/32", 1 / 16: "1/16", 1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2", 1: "1"}.items():
-        colour = "#334155" if ratio == 1 else "#e2e8f0"
-        parts.append(f'<path d="M{x(ratio)} {top - 10}V{height - 20}" stroke="{colour}"/>')
-        parts.append(f'<text x="{x(ratio)}" y="{top - 16}" text-anchor="middle" fill="#475569">{label}</text>')
+    for power in range(-5, 1):
+        colour, label = ("#334155", "1") if power == 0 else ("#e2e8f0", f"1/{2**-power}")
+        parts.append(f'<path d="M{x(2**power)} {top - 24}V{bottom - 12}" stroke="{colour}"/>')
+        parts.append(f'<text x="{x(2**power)}" y="{top - 30}" text-anchor="middle" fill="#475569">{label}</text>')
     for index, (text, row) in enumerate(found):
-        y = top + line * index + 12
-        parts.append(f'<text x="{left - 14}" y="{y + 5}" text-anchor="end" fill="#0f172a">{escape(text)}</text>')
-        parts.append(f'<path d="M{x(row.low)} {y}H{x(row.high)}" stroke="#60a5fa" stroke-width="8"/>')
-        parts.append(f'<circle cx="{x(row.ratio)}" cy="{y}" r="6" fill="#1d4ed8"/>')
-        parts.append(
-            f'<text x="{x(row.low) - 10}" y="{y + 5}" text-anchor="end" fill="#0f172a">{row.ratio:.2f}</text>'
-        )
+        y = top + line * index
+        parts.append(f'<text x="{left}" y="{y}" fill="#0f172a">{escape(text)}</text>')
+        parts.append(f'<path d="M{x(row.low)} {y + 16}H{x(row.high)}" stroke="#60a5fa" stroke-width="8"/>')
+        parts.append(f'<circle cx="{x(row.ratio)}" cy="{y + 16}" r="6" fill="#1d4ed8"/>')
+        parts.append(f'<text x="{width - 20}" y="{y + 21}" text-anchor="end" fill="#0f172a">{row.ratio:.2f}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

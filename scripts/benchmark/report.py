@@ -26,9 +26,9 @@ PAGES = {
 BARS = [
     ("submit", "first scale(100)", "ncsa-htcdaskgateway 1.0.4", "Ask for 100 workers, beside version 1.0.4"),
     ("submit", "first scale(100)", "dask-jobqueue", "Ask for 100 workers, beside dask-jobqueue"),
-    ("submit", "first scale(100)", "bare", "Ask for 100 workers, beside plain condor_submit"),
+    ("submit", "first scale(100)", "bare", "Ask for 100 workers, beside condor_submit"),
     ("ready", "4 worker(s) ready", "dask-jobqueue (no TLS)", "Until 4 workers are ready, beside dask-jobqueue"),
-    ("ready", "4 worker(s) ready", "bare", "Until 4 workers are ready, beside plain condor_submit"),
+    ("ready", "4 worker(s) ready", "bare", "Until 4 workers are ready, beside condor_submit"),
     ("computing", "an SVD in blocks, on 2 threads", "dask-jobqueue", "An SVD in blocks, beside dask-jobqueue"),
     ("shutdown", "shutdown, 8 running, 0 waiting", "bare condor_rm", "Shutdown of 8 workers, beside condor_rm"),
 ]

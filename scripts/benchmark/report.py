@@ -52,14 +52,15 @@ def rendered(known: dict[str, Any]) -> dict[Path, str]:
 def table(name: str, figures: dict[str, Any]) -> str:
     """Return the table of one measurement."""
     rows = [dict(row) for row in figures["results"]]
-    ratios = "ratio" in rows[0]
-    header = HEADER if ratios else ["what", "figure", "goal", "reached"]
-    lines = [markdown(header), markdown(["---"] * len(header))]
+    cells = []
     for row in rows:
         kind = Row if "ratio" in row else Fact
         known = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.init}
-        cells = kind(**known).cells()
-        lines.append(markdown(cells if ratios else [cells[0], cells[2], *cells[5:]]))
+        what, against, *numbers = kind(**known).cells()
+        cells.append([what, against, *(number.replace(" ", "\u00a0") for number in numbers)])
+    used = [index for index in range(len(HEADER)) if any(line[index] not in ("", "-") for line in cells)]
+    header = HEADER if "ratio" in rows[0] else ["what", "", "figure", "", "", "goal", "reached"]
+    lines = [markdown([line[index] for index in used]) for line in (header, ["---"] * len(HEADER), *cells)]
     load = " and ".join(f"{value:.1f}" for value in figures["load"])
     about = f"{figures['date']}, commit {figures['commit']}; load of the machine before and after: {load}."
     return f"## {name.replace('_', ' ')}\n\n{about}\n\n" + "\n".join(lines) + "\n"

@@ -15,9 +15,11 @@ html_theme = "furo"
 html_title = f"htcdaskgateway {release}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+html_js_files = ["pages.js"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # --bind is no dash
 nb_execution_mode = "off"  # a test runs the notebook; the site shows what it printed then
 
 autodoc_member_order = "bysource"

@@ -243,8 +243,8 @@ class Condor:
         command = (str(self.bin_dir / tool), *arguments)
         limit = self.timeout if timeout is None else timeout
         logger.debug("running %s", command)
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *command,
                 cwd=cwd,
                 env=tool_environment(self.bin_dir),
@@ -253,16 +253,19 @@ class Condor:
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
+        )
+        try:
+            # Shielded: asyncio ends a process that is given up here alone, and waits for who else holds its output.
+            process = await asyncio.shield(starting)
         except OSError as error:
             raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
+        except asyncio.CancelledError:
+            await _end(await starting)
+            raise
         try:
             stdout, stderr = await asyncio.wait_for(_communicate(process, take), limit)
         except BaseException as error:  # timed out or cancelled
-            # The whole session: a tool may be a site's wrapper script, and leave behind who holds its output.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)
+            await _end(process)
             if isinstance(error, asyncio.TimeoutError):
                 raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
             raise
@@ -586,6 +589,14 @@ class _Ads(Generic[T]):
                 break
             self.made.append(self._make(ad))
         self._rest = text[at:]
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a tool with its whole session: it may be a site's wrapper, and leave behind who holds its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)
 
 
 async def _communicate(process: asyncio.subprocess.Process, take: Callable[[str], None] | None) -> tuple[str, str]:

@@ -75,8 +75,13 @@ def pytest_configure(config: pytest.Config) -> None:
 _FIRST = ["tests/container", "tests/faults", "tests/scaling", "tests/test_slot", "tests/visible"]
 
 
+# What a module makes once for several of its tests, which therefore run in one process.
+_TOGETHER = {"checkout", "images", "standing"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests by their folders, the slow ones first."""
+    """Sort the tests by their folders, the slow ones first; keep together what shares more than a pool."""
 
     def place(item: pytest.Item) -> int:
         slow = item.get_closest_marker("long") is not None
@@ -85,6 +90,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
     items.sort(key=place)
+    for item in items:
+        for name in _TOGETHER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.hookimpl(wrapper=True)

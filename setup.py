@@ -54,7 +54,6 @@ setup(
         "local": LOCAL,
         "bench": [*DEMO, "dask-jobqueue"],
         "demo": DEMO,
-        "tox": ["tox"],
         "test": TEST,
         "browser": BROWSER,
         "docs": DOCS,

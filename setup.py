@@ -80,7 +80,6 @@ setup(
         "local": LOCAL,
         "bench": [*DEMO, "dask-jobqueue"],
         "demo": DEMO,
-        "tox": ["tox"],
         "test": TEST,
         "browser": BROWSER,
         "programs": PROGRAMS,

@@ -281,8 +281,8 @@ class Condor:
         command = (str(self.bin_dir / tool), *arguments)
         limit = self.timeout if timeout is None else timeout
         logger.debug("running %s", command)
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *command,
                 cwd=cwd,
                 env=tool_environment(self.bin_dir),
@@ -291,6 +291,10 @@ class Condor:
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
+        )
+        try:
+            # Shielded: asyncio ends a process that is given up here alone, and waits for who else holds its output.
+            process = await asyncio.shield(starting)
         except OSError as error:
             raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
         except RuntimeError as error:
@@ -299,14 +303,13 @@ class Condor:
             if "shutdown" not in str(error) or tool == "condor_submit":
                 raise
             return _run_at_exit(command, tool_environment(self.bin_dir), limit, take)
+        except asyncio.CancelledError:
+            await _end(await starting)
+            raise
         try:
             stdout, stderr = await asyncio.wait_for(_communicate(process, take), limit)
         except BaseException as error:  # timed out or cancelled
-            # The whole session: a tool may be a site's wrapper script, and leave behind who holds its output.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)
+            await _end(process)
             if isinstance(error, asyncio.TimeoutError):
                 raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
             raise
@@ -694,6 +697,14 @@ def _run_at_exit(
     if take is not None:
         take(done.stdout)
     return Completed(command, done.returncode, done.stdout, done.stderr)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a tool with its whole session: it may be a site's wrapper, and leave behind who holds its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)
 
 
 async def _communicate(process: asyncio.subprocess.Process, take: Callable[[str], None] | None) -> tuple[str, str]:

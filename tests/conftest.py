@@ -14,8 +14,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,8 +78,13 @@ def pytest_configure(config: pytest.Config) -> None:
 _FIRST = ["tests/container", "tests/faults", "tests/scaling", "tests/test_slot", "tests/visible"]
 
 
+# What a module makes once for several of its tests, which therefore run in one process.
+_TOGETHER = {"checkout", "images", "standing"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests by their folders, the slow ones first."""
+    """Sort the tests by their folders, the slow ones first; keep together what shares more than a pool."""
 
     def place(item: pytest.Item) -> int:
         slow = item.get_closest_marker("long") is not None
@@ -85,6 +93,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
     items.sort(key=place)
+    for item in items:
+        for name in _TOGETHER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -176,10 +187,34 @@ def shared_pool(request: pytest.FixtureRequest) -> Iterator[PersonalPool]:
     yield pool
 
 
+@contextlib.contextmanager
+def _forked_schedulers(directory: Path) -> Iterator[str]:
+    """Give the configuration of a server whose schedulers share one import of Dask, for a quick run."""
+    if not os.environ.get("TEST_FORKED_SCHEDULERS"):
+        yield ""
+        return
+    program, place = Path(__file__).with_name("forked_scheduler.py"), directory / "socket"
+    serve = subprocess.Popen(
+        [sys.executable, program, "--serve", place],
+        stdin=subprocess.PIPE,
+        cwd=directory,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    try:
+        wait_until(place.exists, what="schedulers can be forked")
+        command = [sys.executable, "-S", "-E", str(program), str(place)]
+        yield f"\nc.ClusterConfig.scheduler_cmd = {command!r}"
+    finally:
+        serve.communicate(timeout=30)
+
+
 @pytest.fixture(scope="session")
-def shared_server() -> Iterator[GatewayServer]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
     """A gateway server whose clusters outlive its restart."""
-    with GatewayServer(persistent=True, extra_config=SERVER) as server:
+    with (
+        _forked_schedulers(tmp_path_factory.mktemp("schedulers")) as forked,
+        GatewayServer(persistent=True, extra_config=SERVER + forked) as server,
+    ):
         yield server
 
 

@@ -36,7 +36,7 @@ def test_the_main_job(system, tool_calls, pool):
                     await client.wait_for_workers(2, timeout=60)
                     assert await client.submit(sum, [1, 2]) == 3
                 await cluster.scale(1)
-                assert len(await cluster.jobs()) == 1
+                assert len((await cluster.jobs()).live) == 1  # the other may not have left the queue yet
                 assert "1 running" in repr(cluster) or "1 idle" in repr(cluster)
                 name = cluster.name
             assert cluster.status == "closed"

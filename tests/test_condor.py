@@ -330,12 +330,18 @@ def test_a_tool_that_hangs_is_killed_with_all_it_started(fake_tools, end):
     wait_until(lambda: not running_processes(mark), 10, "the tool's child is gone")
 
 
-def test_a_call_that_is_given_up_leaves_no_process(fake_tools):
+@pytest.mark.parametrize("when", ["while it starts", "while it runs"])
+def test_a_call_that_is_given_up_leaves_no_process(fake_tools, when):
     mark = f"86{os.getpid()}.75"
     fake_tools.script("condor_q", f"sleep {mark}; true")
 
     async def give_up():
         task = asyncio.ensure_future(Condor().query("true", []))
+        if when == "while it starts":
+            # The process is there after the first steps; the loop hears of it later.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            wait_until(lambda: running_processes(mark))
         while not running_processes(mark):
             await asyncio.sleep(0.05)
         task.cancel()

@@ -184,7 +184,7 @@ def test_a_cluster_is_scaled_by_its_name(gateway, pool):
         assert pool.statuses(cluster.name) == [1, 1, 1]
         gateway.scale_cluster(cluster.name, 1)
         assert pool.statuses(cluster.name) == [1]
-        assert len(cluster.jobs()) == 1
+        assert len(cluster.jobs().live) == 1
     assert pool.jobs(cluster.name) == []
 
 

@@ -106,6 +106,7 @@ def test_from_a_wheel(checkout, python, tmp_path):
     assert used(python, tmp_path).is_relative_to(python.parent.parent)
 
 
+@pytest.mark.long
 def test_from_an_sdist(checkout, python, tmp_path):
     sdist = build(python, checkout, "sdist")
     with tarfile.open(sdist) as archive:
@@ -115,6 +116,7 @@ def test_from_an_sdist(checkout, python, tmp_path):
     assert used(python, tmp_path).is_relative_to(python.parent.parent)
 
 
+@pytest.mark.long
 def test_editable(checkout, python, tmp_path):
     install(python, "--editable", checkout, cwd=tmp_path)
     assert used(python, tmp_path) == checkout / "htcdaskgateway"

@@ -184,6 +184,7 @@ def test_an_evicted_nanny_hands_over_what_its_worker_holds(new_cluster, pool):
     assert not [ad for ad in pool.history(cluster.name) if ad["JobStatus"] == COMPLETED and ad["ExitCode"] != 0]
 
 
+@pytest.mark.long
 def test_a_nannys_worker_is_ended_above_its_memory_limit_and_comes_back(new_cluster, pool):
     cluster = new_cluster(nanny=True, memory="400MB")
     with with_workers(cluster, 1) as client:
@@ -303,9 +304,11 @@ def test_a_signal_of_htcondors_reaches_all_workers_and_the_job_runs_again(tmp_pa
         time.sleep(600)
     """
     job = play(tmp_path, main, "--nworkers", "3")
-    for _ in range(3):
-        while "ready" not in job.stdout.readline():
-            pass
+    said = ""
+    while said.count("ready") < 3:
+        line = job.stdout.readline()
+        assert line, f"the job has ended with {job.wait(60)}: {said}"
+        said += line
     workers = job.children()
     assert len(workers) == 3
     job.send_signal(number)

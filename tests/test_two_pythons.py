@@ -53,6 +53,7 @@ def other_python(tmp_path_factory):
 
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:Mismatched versions", "ignore::distributed.versions.VersionMismatchWarning")
+@pytest.mark.long
 def test_the_plugin_lives_in_another_python(system, other_python, pool):
     with LocalSystem(pool=system.pool, server=GatewayServer(python=other_python)) as other:
         with other.gateway() as gateway, gateway.new_cluster() as cluster, cluster.get_client() as client:

@@ -101,7 +101,7 @@ class Trouble:
     def scheduler(self, cluster: str) -> int:
         """Return the process id of a cluster's scheduler, or 0 if there is none."""
         for pid, command, environment in processes():
-            if "distributed.cli.dask_scheduler" in command and f"CLUSTER_NAME={cluster}".encode() in environment:
+            if "dask_gateway.scheduler_preload" in command and f"CLUSTER_NAME={cluster}".encode() in environment:
                 return pid
         return 0
 

@@ -103,15 +103,19 @@ def free_ports(count: int) -> list[int]:
     """Give TCP ports of the loopback address that nothing listens on, all different.
 
     They lie below those that Linux gives to outgoing connections, one of which could else take a port before its
-    server does.
+    server does. Nor does another process of this package get them for as long as this one lives: a server may take
+    some seconds until it listens.
     """
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         while len(found) < count:
             port = 12000 + secrets.randbelow(20000)
             sock = stack.enter_context(socket.socket())
+            claim = stack.enter_context(socket.socket(socket.AF_UNIX))
             with contextlib.suppress(OSError):
                 sock.bind(("127.0.0.1", port))
+                claim.bind(f"\0htcdaskgateway-port-{port}")
+                claim.detach()  # stays open; a name of Linux's, which is gone with this process
                 found.append(port)
     return found
 

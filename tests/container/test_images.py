@@ -22,7 +22,7 @@ from htcdaskgateway.local.apptainer import Apptainer
 from htcdaskgateway.local.processes import one_uid_namespace, run
 from htcdaskgateway.versions import VersionMismatchWarning
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 MSGPACK = ".".join(map(str, msgpack.version))
 RUNTIMES = ["htcondor", "apptainer"]

@@ -36,6 +36,7 @@ def short_lived(breakable_pool):
         yield system
 
 
+@pytest.mark.long
 def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
     pool, trouble = Pool(breakable_pool.installation.bin), Trouble(short_lived)
     client = subprocess.Popen([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True)

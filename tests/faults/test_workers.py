@@ -52,9 +52,7 @@ def test_evicted_worker_hands_its_results_over_and_none_is_computed_again(cluste
         assert sum(work.computed(i) for i in range(TASKS)) <= TASKS + 1  # the one that was running there
 
 
-def test_work_ends_whole_when_workers_vanish_without_a_word_and_when_their_machine_does(new_cluster, pool, trouble):
-    # A machine that is gone is noticed when the job's lease runs out; 20 s is the least that HTCondor takes.
-    cluster = new_cluster(job_extra_directives={"job_lease_duration": 20})
+def test_work_ends_whole_when_a_worker_vanishes_without_a_word(cluster, pool):
     cluster.scale(2)
     with cluster.get_client() as client:
         before = wait_for_workers(client, 2)
@@ -63,7 +61,20 @@ def test_work_ends_whole_when_workers_vanish_without_a_word_and_when_their_machi
         victim = sorted(before)[0]
         pool.run("condor_vacate_job", "-fast", victim.removeprefix("htcondor-").rpartition("-")[0])
         wait_until(lambda: victim not in names(client), what="the worker is gone")
+        wait_for_workers(client, 2, but={victim})
+        work.check()
+    assert pool.statuses(cluster.name) == [2, 2]
+
+
+@pytest.mark.long
+def test_work_ends_whole_when_the_machine_of_its_workers_does_not(new_cluster, pool, trouble):
+    # A machine that is gone is noticed when the job's lease runs out; 20 s is the least that HTCondor takes.
+    cluster = new_cluster(job_extra_directives={"job_lease_duration": 20})
+    cluster.scale(2)
+    with cluster.get_client() as client:
         before = wait_for_workers(client, 2)
+        work = Work(client, TASKS, 0.3)
+        wait_until(work.done, what="a task is done")
         trouble.kill_daemon("condor_startd")
         wait_for_workers(client, 2, but=before)
         work.check()

@@ -86,6 +86,7 @@ def test_only_a_complete_one_is_taken(cache, monkeypatch):
 
 
 @pytest.mark.skipif(not DEBIAN, reason="unpacks Debian's packages")
+@pytest.mark.long
 def test_install_from_debian(cache):
     leftover = cache / "htcondor-trixie/usr/bin/interrupted"
     leftover.parent.mkdir(parents=True)

@@ -23,6 +23,7 @@ from htcdaskgateway.local import LocalSystem
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.long
 def test_bursts_bring_workers_by_one_submit_and_leave_none_behind(
     tool_calls: Tools, cluster: Any, pool: Pool, runs: Any
 ) -> None:
@@ -51,6 +52,7 @@ def test_bursts_bring_workers_by_one_submit_and_leave_none_behind(
     assert {job["ExitCode"] for job in started} == {0}
 
 
+@pytest.mark.long
 def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
     tool_calls: Tools, new_cluster: Callable[..., Any], pool: Pool, runs: Any, tmp_path: Path
 ) -> None:

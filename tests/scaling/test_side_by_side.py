@@ -82,6 +82,7 @@ def test_either_kind_scales_to_0_and_back_beside_the_other(
         assert dict(runs.counts) == before, "nothing was computed again"
 
 
+@pytest.mark.long
 def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any, tmp_path: Path) -> None:
     cluster.scale(1, worker_type="gateway")
     adaptive = cluster.adapt(minimum=0, maximum=2, interval="0.5s")

@@ -26,10 +26,10 @@ from htcdaskgateway.setup import condor_config
 from htcdaskgateway.setup import settings as setup_settings
 
 ADDRESS = "gateway://127.0.0.1:8786/c1"
-# The same texts in each run; HYPOTHESIS_EXPLORE=400 looks at that many others.
+# The same texts in each run, fewer in one that is to be quick; HYPOTHESIS_EXPLORE=400 looks at that many others.
 EXPLORE = os.environ.get("HYPOTHESIS_EXPLORE")
 EXAMPLES = settings(
-    max_examples=int(EXPLORE or 20),
+    max_examples=int(EXPLORE or os.environ.get("HYPOTHESIS_EXAMPLES", "20")),
     derandomize=EXPLORE is None,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # to shrink an example takes hundreds of processes

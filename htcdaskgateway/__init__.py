@@ -6,25 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import config
+from ._version import __version__
 
 if TYPE_CHECKING:
-    from .cluster import HTCGatewayCluster
-    from .gateway import HTCGateway
-    from .jobs import JobStatus, WorkerJob, WorkerJobs
-    from .spec import WorkerSpec
+    from .client.cluster import HTCGatewayCluster
+    from .client.gateway import HTCGateway
+    from .condor.jobs import JobStatus, WorkerJob, WorkerJobs
+    from .worker.spec import WorkerSpec
 
-__version__ = "2.0.0"
 
 config.set_defaults()
 
 # Loaded when they are asked for: setup_condor needs neither dask-gateway nor distributed, which take a second.
 _MODULES = {
-    "HTCGateway": "gateway",
-    "HTCGatewayCluster": "cluster",
-    "JobStatus": "jobs",
-    "WorkerJob": "jobs",
-    "WorkerJobs": "jobs",
-    "WorkerSpec": "spec",
+    "HTCGateway": "client.gateway",
+    "HTCGatewayCluster": "client.cluster",
+    "JobStatus": "condor.jobs",
+    "WorkerJob": "condor.jobs",
+    "WorkerJobs": "condor.jobs",
+    "WorkerSpec": "worker.spec",
 }
 
 __all__ = [

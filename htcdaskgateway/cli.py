@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from . import __version__, materialization, staging
-from .condor import Condor, quote_classad
-from .gateway import HTCGateway
-from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, JobId, WorkerJobs
+from ._version import __version__
+from .client.gateway import HTCGateway
+from .condor.jobs import CLUSTER_ATTRIBUTE, JobId, WorkerJobs
+from .condor.quoting import quote_classad
+from .condor.schedd import Condor
+from .fleet.queue import look_by_cluster
 from .plain import plain
-from .spec import WorkerSpec
 from .terminal import EXPECTED, Group, meant, number, staged
+from .worker import staging
+from .worker.spec import WorkerSpec
 
 
 @click.group(
@@ -52,22 +55,7 @@ def _gateway(address: str | None) -> Iterator[HTCGateway]:
 
 def _jobs(constraint: str) -> dict[str, WorkerJobs]:
     """Return the user's worker jobs that fulfil `constraint`, by the name of their cluster."""
-    return asyncio.run(_look(Condor(), constraint))
-
-
-async def _look(condor: Condor, constraint: str) -> dict[str, WorkerJobs]:
-    making = await materialization.factories(condor, constraint)
-    ads = await condor.query(constraint, [*ATTRIBUTES, CLUSTER_ATTRIBUTE])
-    found = {}
-    for name in {_cluster_of(ad) for ad in [*making, *ads]}:
-        made = WorkerJobs.from_ads(ad for ad in ads if _cluster_of(ad) == name)
-        late = materialization.unmaterialized([ad for ad in making if _cluster_of(ad) == name], made)
-        found[name] = WorkerJobs.ordered([*made, *late])
-    return found
-
-
-def _cluster_of(ad: Mapping[str, Any]) -> str:
-    return str(ad[CLUSTER_ATTRIBUTE])
+    return asyncio.run(look_by_cluster(Condor(), constraint))
 
 
 def _jobs_of(prefix: str) -> dict[str, WorkerJobs]:
@@ -168,7 +156,7 @@ def logs(address: str | None, name: str, workers: tuple[str, ...]) -> None:
     """
     with _perhaps_gone(address, name) as (found, cluster):
         if cluster is None:
-            from .logs import read
+            from .fleet.logs import read
 
             written = read(_staging(found), workers or None)
             there = set()
@@ -221,8 +209,8 @@ def watch(address: str | None, name: str, interval: float) -> None:
     each job with its machine. It costs the schedd no more than a notebook's view (poll-interval).
     Without a terminal it prints the table once.
     """
-    from .watch import show
-    from .watching import view_of
+    from .display.watch import show
+    from .fleet.watching import view_of
 
     if not interval > 0:
         raise click.ClickException(f"--interval {interval:g} is not a time of more than zero seconds")
@@ -245,7 +233,7 @@ def timeline(address: str | None, name: str, output: tuple[str, ...]) -> None:
 
     It is read from the jobs' own event log, so it costs the schedd nothing, and works when the cluster has ended.
     """
-    from .timeline import read_timeline
+    from .fleet.timeline import read_timeline
 
     with _perhaps_gone(address, name) as (found, cluster):
         told = read_timeline(_staging(found)) if cluster is None else cluster.timeline()
@@ -262,7 +250,7 @@ def usage(address: str | None, name: str) -> None:
 
     It is read from the queue and from HTCondor's history, so it works when the cluster has ended, too.
     """
-    from .usage import read_usage
+    from .fleet.usage import read_usage
 
     with _perhaps_gone(address, name) as (found, _):
         _show(str(asyncio.run(read_usage(Condor(), found))))

@@ -12,9 +12,9 @@ import click
 import dask.config
 from dask_gateway import GatewayClusterError, GatewayServerError
 
-from . import staging
 from .errors import HTCDaskGatewayError
 from .plain import plain
+from .worker import staging
 
 EXPECTED = (
     HTCDaskGatewayError,

@@ -40,7 +40,7 @@ from status_line import StatusLine  # noqa: E402
 from support import COVERAGE, Pool, Tools, wait_until  # noqa: E402
 
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool  # noqa: E402
-from htcdaskgateway.local.install import cache_directory  # noqa: E402
+from htcdaskgateway.local.debian import cache_directory  # noqa: E402
 
 _end_of_client = dask_gateway.Gateway.__del__
 

@@ -9,8 +9,9 @@ import pytest
 from support import wait_until
 from tornado.ioloop import IOLoop
 
-from htcdaskgateway import HTCGateway, HTCGatewayCluster, staging
+from htcdaskgateway import HTCGateway, HTCGatewayCluster
 from htcdaskgateway.errors import ConfigError, SchedulerError
+from htcdaskgateway.worker import staging
 
 pytestmark = pytest.mark.core
 

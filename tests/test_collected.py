@@ -15,8 +15,8 @@ import pytest
 from support import PATIENCE, wait_until
 
 from htcdaskgateway import HTCGateway
+from htcdaskgateway.client.gateway import finalize
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.gateway import finalize
 
 
 async def _collect() -> int:

@@ -15,7 +15,10 @@ import pytest
 from support import running_processes, wait_until
 
 from htcdaskgateway import errors
-from htcdaskgateway.condor import Condor, check_schedd, find_bin_dir, quote_classad, tool_environment
+from htcdaskgateway.condor import Condor
+from htcdaskgateway.condor.quoting import quote_classad
+from htcdaskgateway.condor.schedd import check_schedd
+from htcdaskgateway.condor.tools import find_bin_dir, tool_environment
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -94,7 +97,7 @@ def test_a_condas_configuration_is_used_where_nothing_else_is_said(tmp_path, mon
 
 def test_a_users_own_configuration_is_named_to_the_tools_where_the_machine_has_none(bare, tmp_path, monkeypatch):
     machine = tmp_path / "machine_config"
-    monkeypatch.setattr("htcdaskgateway.condor._MACHINE_CONFIGS", (str(machine), "~nosuchuser/condor_config"))
+    monkeypatch.setattr("htcdaskgateway.condor.tools._MACHINE_CONFIGS", (str(machine), "~nosuchuser/condor_config"))
     assert "CONDOR_CONFIG" not in tool_environment(tmp_path / "bin")
     own = bare / ".condor" / "user_config"
     own.parent.mkdir()

@@ -9,7 +9,9 @@ import sys
 import pytest
 from support import wait_until
 
-from htcdaskgateway import WorkerSpec, fleet, staging
+from htcdaskgateway import WorkerSpec
+from htcdaskgateway.fleet import fleet
+from htcdaskgateway.worker import staging
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ import yaml
 from distributed import Client
 
 import htcdaskgateway
-from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors, templating
-from htcdaskgateway.spec import KEYWORDS
-from htcdaskgateway.staging import Staging
+from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors
+from htcdaskgateway.condor import templating
+from htcdaskgateway.worker.spec import KEYWORDS
+from htcdaskgateway.worker.staging import Staging
 
 TOP = Path(__file__).parent.parent
 README = TOP / "README.md"

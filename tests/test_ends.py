@@ -16,9 +16,10 @@ from dask_gateway.auth import BasicAuth
 from distributed import Client
 from support import wait_until
 
-from htcdaskgateway import HTCGateway, staging
+from htcdaskgateway import HTCGateway
 from htcdaskgateway.errors import ClusterEndedError
-from htcdaskgateway.scheduler import CLOSING
+from htcdaskgateway.scheduler.link import CLOSING
+from htcdaskgateway.worker import staging
 
 pytestmark = pytest.mark.core
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from htcdaskgateway.condor.eventlog import Event, EventType, Transfer, parse_events, read_events
+from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import StagingError
-from htcdaskgateway.eventlog import Event, EventType, Transfer, parse_events, read_events
-from htcdaskgateway.jobs import JobId
 
 SUBMIT = (
     "000 (001.000.000) 2026-11-25 01:56:52 Job submitted from host: <127.0.0.1:28347?addrs=127.0.0.1-28347>\n...\n"

@@ -20,9 +20,10 @@ from distributed import default_client
 from distributed.utils import LoopRunner
 from support import wait_until
 
-from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, staging
+from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec
 from htcdaskgateway.errors import ConfigError, SchedulerError
 from htcdaskgateway.remote import scheduler_plugin
+from htcdaskgateway.worker import staging
 
 pytestmark = pytest.mark.core
 
@@ -201,7 +202,7 @@ def test_a_scheduler_keeps_the_newest_plugin_of_all_its_clients(new_cluster, mon
         )
         with monkeypatch.context() as patched:
             patched.setattr(scheduler_plugin, "VERSION", version)
-            patched.setattr("htcdaskgateway.scheduler.resources.files", lambda package: tmp_path)
+            patched.setattr("htcdaskgateway.scheduler.link.resources.files", lambda package: tmp_path)
             cluster.gateway.sync(cluster.fleet.scheduler.install)
 
     def plugins(dask_scheduler):

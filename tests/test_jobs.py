@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htcdaskgateway import JobStatus, WorkerJob, WorkerJobs
-from htcdaskgateway.fleet import Fleet
-from htcdaskgateway.jobs import JobId, ids_constraint
+from htcdaskgateway.condor.jobs import JobId, ids_constraint
+from htcdaskgateway.fleet.fleet import Fleet
 
 
 def ad(proc=0, status=2, **more):

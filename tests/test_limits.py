@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from htcdaskgateway import staging
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.spec import WorkerSpec
+from htcdaskgateway.worker import staging
+from htcdaskgateway.worker.spec import WorkerSpec
 
 pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
 

@@ -20,11 +20,11 @@ TOP = Path(__file__).parent.parent
 USE = """
 import htcdaskgateway, pathlib
 from htcdaskgateway import HTCGateway, WorkerSpec
-from htcdaskgateway.scheduler import _FromSource
-from htcdaskgateway.staging import Staging
+from htcdaskgateway.scheduler.link import _FromSource
+from htcdaskgateway.worker.staging import Staging
 rendered = Staging("c1", WorkerSpec.from_keywords()).rendered("gateway://localhost:8786/c1")
 assert {"worker.sub", "worker.sh", "worker_preload.py"} <= rendered.keys() and all(rendered.values())
-from htcdaskgateway import templating
+from htcdaskgateway.condor import templating
 for name in ("worker.sub.j2", "worker.sh.j2"):
     try:
         templating.render(name)

@@ -12,8 +12,10 @@ import dask.config
 import pytest
 from support import Tools, wait_until
 
-from htcdaskgateway import WorkerSpec, staging
+from htcdaskgateway import WorkerSpec
 from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.worker import staging
+from htcdaskgateway.worker.job import EXIT_UNNAMED
 
 ADDRESS = "gateway://127.0.0.1:8786/c1"
 MIB = 2**20
@@ -338,7 +340,7 @@ def test_a_sites_wrapper_may_hide_the_jobs_ad(started):
     assert options(arguments)["--name"].startswith("htcondor-17.3-2@")
     with pytest.raises(subprocess.CalledProcessError) as caught:
         started(container_runtime="none", ad="/nowhere/.job.ad", cwd=Path(started.scratch, "elsewhere"))
-    assert caught.value.returncode == staging.EXIT_UNNAMED
+    assert caught.value.returncode == EXIT_UNNAMED
     assert "the job's ad cannot be read, neither where _CONDOR_JOB_AD says" in caught.value.stderr
 
 

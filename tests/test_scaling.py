@@ -14,8 +14,9 @@ from dask_gateway.client import GatewayWarning
 from distributed import wait
 from support import wait_until
 
-from htcdaskgateway import JobStatus, staging
-from htcdaskgateway.jobs import JobId
+from htcdaskgateway import JobStatus
+from htcdaskgateway.condor.jobs import JobId
+from htcdaskgateway.worker import staging
 
 
 def workers(client):

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from support import Pool, wait_until
 
-from htcdaskgateway import staging
 from htcdaskgateway.errors import CondorError
 from htcdaskgateway.local import PersonalPool
+from htcdaskgateway.worker import staging
 
 SECOND = "second@here"
 NOWHERE = "HasNoSuchThing"

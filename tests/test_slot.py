@@ -16,8 +16,8 @@ from distributed.diagnostics.plugin import Environ, PipInstall, UploadDirectory
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
+from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.jobs import JobId
 
 COMPLETED, RUNNING = 4, 2
 

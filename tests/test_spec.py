@@ -10,7 +10,7 @@ import pytest
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.spec import KEYWORDS
+from htcdaskgateway.worker.spec import KEYWORDS
 
 pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
 

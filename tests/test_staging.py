@@ -11,8 +11,10 @@ from pathlib import Path
 import dask.config
 import pytest
 
-from htcdaskgateway import WorkerSpec, staging
+from htcdaskgateway import WorkerSpec
 from htcdaskgateway.errors import ConfigError, StagingError
+from htcdaskgateway.worker import staging
+from htcdaskgateway.worker.job import worker_command
 
 ADDRESS = "gateway://proxy.example.org:8786/c1"
 
@@ -273,11 +275,11 @@ def test_the_sweep_takes_credentials_at_once_and_logs_after_a_time(root):
 
 
 def test_the_command_of_a_worker_leads_to_the_scheduler_behind_the_proxy(root):
-    command = staging.worker_command("c1", WorkerSpec.from_keywords(cpus=3, memory="2GB"), ADDRESS)
+    command = worker_command("c1", WorkerSpec.from_keywords(cpus=3, memory="2GB"), ADDRESS)
     assert command[:3] == [sys.executable, "worker_start.py", "tls://proxy.example.org:8786"]
     options = dict(zip(command[3::2], command[4::2], strict=False))
     assert options["--scheduler-sni"] == "daskgateway-c1"
     assert (options["--nthreads"], options["--memory-limit"]) == ("3", str(2 * 2**30))
     assert options["--worker-port"] == "10000:10070"
     spec = WorkerSpec.from_keywords(scheduler_proxy="inside:9000")
-    assert staging.worker_command("c1", spec, ADDRESS)[2] == "tls://inside:9000"
+    assert worker_command("c1", spec, ADDRESS)[2] == "tls://inside:9000"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htcdaskgateway import templating
+from htcdaskgateway.condor import templating
+from htcdaskgateway.condor.quoting import quote_list_item, quote_log, quote_shell, quote_submit
 from htcdaskgateway.errors import ConfigError, TemplateError
 
 pytestmark = pytest.mark.usefixtures("bare")
@@ -42,30 +43,30 @@ def site(tmp_path):
 )
 def test_what_a_submit_description_cannot_hold_is_refused(value, word):
     with pytest.raises(ConfigError, match=word) as caught:
-        templating.quote_submit(value)
+        quote_submit(value)
     assert repr(value) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["it's", '"x"', "a b", "`id`", "$(id)", "$x", "${x}", "a\\b", "#x", "ä", "%x"])
 def test_everything_else_is_one_value(value):
-    assert templating.quote_submit(value).replace("$(DOLLAR)", "$") == value
+    assert quote_submit(value).replace("$(DOLLAR)", "$") == value
 
 
 def test_a_list_of_a_submit_description_takes_no_comma():
     with pytest.raises(ConfigError, match="comma"):
-        templating.quote_list_item("/a,/b")
+        quote_list_item("/a,/b")
 
 
 @pytest.mark.parametrize("path", ["/a\\/b", "/a/\\b", "/a\\\\b"])
 def test_a_log_takes_no_backslash_beside_a_separator(path):
     with pytest.raises(ConfigError, match="backslash beside"):
-        templating.quote_log(path)
-    assert templating.quote_log("/a\\b/c") == "/a\\b/c"
+        quote_log(path)
+    assert quote_log("/a\\b/c") == "/a\\b/c"
 
 
 @given(st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"])))
 def test_a_shell_reads_back_what_was_quoted(text):
-    (word,) = shlex.split(templating.quote_shell(text))
+    (word,) = shlex.split(quote_shell(text))
     assert word == text
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.units import KIB, MIB, format_bytes, parse_amount
+from htcdaskgateway.worker.units import KIB, MIB, format_bytes, parse_amount
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 from dask_gateway import Gateway
 from support import wait_until
 
-from htcdaskgateway import JobStatus, staging
-from htcdaskgateway.jobs import JobId
+from htcdaskgateway import JobStatus
+from htcdaskgateway.condor.jobs import JobId
+from htcdaskgateway.worker import staging
 
 REMOVED, COMPLETED = 3, 4
 

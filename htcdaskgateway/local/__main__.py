@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from .debian import cache_directory
 from .errors import LocalSystemError
-from .install import cache_directory, find_or_install
+from .install import find_or_install
 from .pool import PersonalPool
 
 _directory = click.option(

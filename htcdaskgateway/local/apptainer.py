@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .install import TOOL_TIMEOUT, said, unpack_packages
+from .debian import TOOL_TIMEOUT, said, unpack_packages
 from .processes import one_uid_namespace, run
 
 SUITE = "sid"  # the only one of Debian's that has it

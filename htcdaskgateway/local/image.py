@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from .apptainer import Apptainer
+from .debian import cache_directory, locked, said
 from .errors import LocalSystemError
-from .install import cache_directory, locked, said
 from .processes import run
 
 logger = logging.getLogger(__name__)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pwd
-import re
 import shlex
 import shutil
 import tempfile
@@ -16,46 +14,15 @@ from pathlib import Path
 from dask.utils import parse_bytes
 
 from .apptainer import Apptainer
+from .debian import cache_directory
 from .errors import LocalSystemError
 from .image import made_once
-from .install import Installation, cache_directory, find_or_install
+from .install import Installation, find_or_install
+from .pool_config import CONFIG, DOMAIN, config_lines, plain_path
 from .processes import ONE_UID, GuardedProcess, Startable, free_ports, one_uid_namespace, run, tail, wait_until
 
-logger = logging.getLogger(__name__)
-
 TOOL_TIMEOUT = 10.0
-HOST = "127.0.0.1"
-DOMAIN = "pool.test"
 _TEST_IMAGE = "exit_37.sif"
-# Words that begin a statement of HTCondor's configuration language rather than an assignment.
-_STATEMENTS = {"if", "elif", "else", "endif", "include", "use", "error", "warning"}
-
-
-def _config_lines(values: Mapping[str, object]) -> str:
-    """Write assignments in HTCondor's configuration language; no value can add a line.
-
-    Raises
-    ------
-    LocalSystemError
-        If a name is none, or a value holds a line break or a NUL or ends in a backslash.
-    """
-    lines = []
-    for name, value in values.items():
-        text = str(value)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name.lower() in _STATEMENTS:
-            raise LocalSystemError(f"{name!r} is no name of a condor configuration variable")
-        if len(text.splitlines()) > 1 or re.search(r"[\r\n\0]", text) or text.rstrip().endswith("\\"):
-            raise LocalSystemError(f"{name}: a value of the condor configuration is one line: {text!r}")
-        lines.append(f"{name} = {text}")
-    return "\n".join(lines) + "\n"
-
-
-def _plain_path(path: Path) -> str:
-    """Give the path's text if HTCondor's configuration takes it as it is."""
-    text = os.fspath(path)
-    if re.search(r"[\s$,\"'\\]", text):
-        raise LocalSystemError(f"{text!r}: HTCondor needs a path without spaces, commas, quotes, $ and backslashes")
-    return text
 
 
 class PersonalPool(Startable):
@@ -101,7 +68,7 @@ class PersonalPool(Startable):
         self.cpus = cpus
         self.memory = _bytes(memory)
         self.config = dict(config or {})
-        _config_lines(self.config)
+        config_lines(self.config)
         self.apptainer = apptainer
         self.start_timeout = start_timeout
         self._installation = installation
@@ -198,7 +165,7 @@ class PersonalPool(Startable):
 
     def _prepare(self) -> list[str | Path]:
         """Write the pool's directory and give the command that starts its master."""
-        condor, root = self.installation, _plain_path(self.directory)
+        condor, root = self.installation, plain_path(self.directory)
         # HTCondor opens some of what is below to all. Somebody else's directory is left as it is.
         ours = not self.directory.exists() or (self.directory / "pool.lock").exists()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -214,18 +181,18 @@ class PersonalPool(Startable):
         command = one_uid_namespace([condor.sbin / "condor_master", "-f"])
         uid, gid = os.getuid() or ONE_UID, os.getgid()
         paths = {
-            "RELEASE_DIR": _plain_path(condor.prefix),
+            "RELEASE_DIR": plain_path(condor.prefix),
             "LOCAL_DIR": root,
-            "BIN": _plain_path(condor.bin),
-            "SBIN": _plain_path(condor.sbin),
-            "LIB": _plain_path(condor.lib),
-            "LIBEXEC": _plain_path(condor.libexec),
+            "BIN": plain_path(condor.bin),
+            "SBIN": plain_path(condor.sbin),
+            "LIB": plain_path(condor.lib),
+            "LIBEXEC": plain_path(condor.libexec),
         }
         # One account alone: whoever else may submit runs what they like as this one. Its own daemons are it, too.
         owner = f"{_user_name(uid)}@{DOMAIN}"
         values: dict[str, object] = {
             **paths,
-            **_CONFIG,
+            **CONFIG,
             **(self._container_config() if self.apptainer else {}),
             "CONDOR_IDS": "0.0" if os.getuid() == 0 else f"{uid}.{gid}",
             "SHARED_PORT_PORT": free_ports(1)[0],
@@ -234,7 +201,7 @@ class PersonalPool(Startable):
             "MEMORY": self.memory // 2**20,
             **self.config,
         }
-        (self.directory / "condor_config").write_text(_config_lines(values))
+        (self.directory / "condor_config").write_text(config_lines(values))
         return command
 
     def _container_config(self) -> dict[str, object]:
@@ -246,7 +213,7 @@ class PersonalPool(Startable):
         program.write_text(f'#!/bin/sh\nAPPTAINER_CONFIGDIR={settings} exec {words} "$@"\n')
         program.chmod(0o755)
         values: dict[str, object] = {
-            "SINGULARITY": _plain_path(program),
+            "SINGULARITY": plain_path(program),
             # Its default, /tmp and /var/tmp, hides a job's own directory where that lies below one of them.
             "MOUNT_UNDER_SCRATCH": "",
         }
@@ -262,7 +229,7 @@ class PersonalPool(Startable):
             libexec.mkdir()
             for path in [*condor.libexec.iterdir(), image]:
                 (libexec / path.name).symlink_to(path)
-            values["LIBEXEC"] = _plain_path(libexec)
+            values["LIBEXEC"] = plain_path(libexec)
         return values
 
     def _tool_env(self) -> dict[str, str]:
@@ -312,62 +279,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         raise LocalSystemError(f"user id {uid} has no name on this machine; HTCondor needs one") from None
-
-
-_CONFIG: dict[str, object] = {
-    "LOCAL_CONFIG_FILE": "",
-    "LOCAL_CONFIG_DIR": "",
-    "USER_CONFIG_FILE": "",
-    "SHARE": "$(RELEASE_DIR)/share/condor",
-    "ETC": "$(LOCAL_DIR)",
-    "RUN": "$(LOCAL_DIR)/run",
-    "LOG": "$(LOCAL_DIR)/log",
-    "LOCK": "$(LOCAL_DIR)/lock",
-    "SPOOL": "$(LOCAL_DIR)/spool",
-    "EXECUTE": "$(LOCAL_DIR)/execute",
-    "SEC_CREDENTIAL_DIRECTORY": "$(LOCAL_DIR)/cred",
-    "CONDOR_HOST": HOST,
-    "NETWORK_INTERFACE": HOST,
-    "BIND_ALL_INTERFACES": "false",
-    "ENABLE_IPV6": "false",
-    "NETWORK_HOSTNAME": "localhost",
-    "USE_SHARED_PORT": "true",
-    "COLLECTOR_HOST": "$(CONDOR_HOST):$(SHARED_PORT_PORT)",
-    "UID_DOMAIN": DOMAIN,
-    "FILESYSTEM_DOMAIN": DOMAIN,
-    "TRUST_DOMAIN": DOMAIN,
-    "TRUST_UID_DOMAIN": "true",
-    "EMAIL_DOMAIN": DOMAIN,
-    "CONDOR_ADMIN": "",
-    "MAIL": "/bin/true",
-    "SCHEDD_NAME": "schedd@",
-    "SEC_DEFAULT_AUTHENTICATION": "REQUIRED",
-    "SEC_DEFAULT_AUTHENTICATION_METHODS": "FS, IDTOKENS",
-    "SEC_DEFAULT_INTEGRITY": "REQUIRED",
-    "SEC_PASSWORD_DIRECTORY": "$(LOCAL_DIR)/passwords.d",
-    "SEC_TOKEN_POOL_SIGNING_KEY_FILE": "$(LOCAL_DIR)/passwords.d/POOL",
-    "SEC_TOKEN_SYSTEM_DIRECTORY": "$(LOCAL_DIR)/tokens.d",
-    "DAEMON_LIST": "MASTER, COLLECTOR, NEGOTIATOR, SCHEDD, STARTD",
-    "RESERVED_DISK": 0,
-    "NUM_SLOTS_TYPE_1": 1,
-    "SLOT_TYPE_1": "100%",
-    "SLOT_TYPE_1_PARTITIONABLE": "true",
-    # Without this, plugins in Python are asked and log the modules that they miss.
-    "FILETRANSFER_PLUGINS": "$(LIBEXEC)/curl_plugin, $(LIBEXEC)/data_plugin",
-    "START": "true",
-    "SUSPEND": "false",
-    "PREEMPT": "false",
-    "KILL": "false",
-    "RUNBENCHMARKS": "false",
-    "BASE_CGROUP": "",
-    "NEGOTIATOR_INTERVAL": 2,
-    "NEGOTIATOR_MIN_INTERVAL": 1,
-    "NEGOTIATOR_CYCLE_DELAY": 1,
-    "SCHEDD_INTERVAL": 5,
-    "SCHEDD_MIN_INTERVAL": 1,
-    "UPDATE_INTERVAL": 5,
-    "JOB_START_DELAY": 0,
-    "PERIODIC_EXPR_INTERVAL": 5,
-    "MAX_JOBS_PER_OWNER": 200000,
-    "MAX_JOBS_PER_SUBMISSION": 200000,
-}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import shutil
@@ -16,8 +15,6 @@ from pathlib import Path
 
 from .errors import LocalSystemError
 from .processes import GuardedProcess, Startable, free_ports, tail, wait_until
-
-logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT = 2.0

@@ -123,7 +123,7 @@ class LocalSystem(Startable):
         """Give an `HTCGateway` connected to this system; keywords as of that class."""
         from dask_gateway.auth import BasicAuth
 
-        from ..gateway import HTCGateway
+        from ..client.gateway import HTCGateway
 
         own = {
             "address": self.address,

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 from distributed import Client, LocalCluster
 
-from htcdaskgateway.jobs import ATTRIBUTES
+from htcdaskgateway.condor.jobs import ATTRIBUTES
 
 from .pairs import Fact, Row, pairs, timed
 from .world import DEADLINE, Bare, as_new, empty_queue, jobs_of, settled, tool, until

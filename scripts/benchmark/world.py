@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from htcdaskgateway.condor import Condor
-from htcdaskgateway.fleet import cluster_constraint
+from htcdaskgateway.fleet.queue import cluster_constraint
 
 DEADLINE = 300.0
 

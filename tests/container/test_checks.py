@@ -11,11 +11,11 @@ import dask.config
 import pytest
 from support import Tools
 
-from htcdaskgateway import containers, staging
 from htcdaskgateway.condor import Condor
 from htcdaskgateway.errors import ConfigError, ContainerError
-from htcdaskgateway.spec import WorkerSpec
-from htcdaskgateway.versions import Versions
+from htcdaskgateway.scheduler.versions import Versions
+from htcdaskgateway.worker import containers, staging
+from htcdaskgateway.worker.spec import WorkerSpec
 
 PREFIXES = "htcdaskgateway.container-unseen-prefixes"
 

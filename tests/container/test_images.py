@@ -20,7 +20,7 @@ from htcdaskgateway.errors import ContainerError
 from htcdaskgateway.local import LocalSystem, LocalSystemError, PersonalPool, image
 from htcdaskgateway.local.apptainer import Apptainer
 from htcdaskgateway.local.processes import one_uid_namespace, run
-from htcdaskgateway.versions import VersionMismatchWarning
+from htcdaskgateway.scheduler.versions import VersionMismatchWarning
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 

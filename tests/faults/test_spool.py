@@ -9,7 +9,7 @@ import dask.config
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
-from htcdaskgateway.staging import Staging
+from htcdaskgateway.worker.staging import Staging
 
 NOWHERE = "HasNoSuchThing"
 SPOOLING = 16

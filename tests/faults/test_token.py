@@ -10,7 +10,8 @@ import pytest
 from support import wait_until
 
 from htcdaskgateway.errors import CondorAuthenticationError
-from htcdaskgateway.local.pool import DOMAIN, HOST, _user_name
+from htcdaskgateway.local.pool import _user_name
+from htcdaskgateway.local.pool_config import DOMAIN, HOST
 
 
 @pytest.fixture

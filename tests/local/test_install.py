@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from htcdaskgateway.local import install as module
+from htcdaskgateway.local import debian
+from htcdaskgateway.local.debian import COMPLETE
 from htcdaskgateway.local.errors import LocalSystemError
-from htcdaskgateway.local.install import COMPLETE, DAEMONS, TOOLS, Installation, find, find_or_install, install
+from htcdaskgateway.local.install import DAEMONS, TOOLS, Installation, find, find_or_install, install
 from htcdaskgateway.local.processes import run
 
 DEBIAN = Path("/etc/debian_version").exists() and bool(shutil.which("apt-get"))
@@ -67,13 +68,13 @@ def test_suite_comes_before_the_machine(cache, monkeypatch, tmp_path):
 
 
 def test_not_debian_says_what_to_do(cache, monkeypatch):
-    monkeypatch.setattr(module, "_os_release", lambda: {"ID": "fedora"})
+    monkeypatch.setattr(debian, "_os_release", lambda: {"ID": "fedora"})
     with pytest.raises(LocalSystemError, match="conda install -c conda-forge htcondor"):
         install("trixie")
 
 
 def test_only_a_complete_one_is_taken(cache, monkeypatch):
-    monkeypatch.setattr(module, "_os_release", lambda: {"ID": "fedora"})
+    monkeypatch.setattr(debian, "_os_release", lambda: {"ID": "fedora"})
     prefix = cache / "htcondor-trixie"
     fake(prefix / "usr")
     with pytest.raises(LocalSystemError):

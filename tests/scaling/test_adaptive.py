@@ -16,8 +16,8 @@ import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway import HTCGatewayCluster
-from htcdaskgateway.adaptive import Bounds
 from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.fleet.adaptive import Bounds
 from htcdaskgateway.local import LocalSystem
 
 pytestmark = pytest.mark.timeout(300)

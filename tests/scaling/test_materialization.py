@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
-from htcdaskgateway import JobStatus, fleet
+from htcdaskgateway import JobStatus
 from htcdaskgateway.condor import Condor
+from htcdaskgateway.condor.jobs import WorkerJobs
+from htcdaskgateway.condor.materialization import factories, stop, unmaterialized
 from htcdaskgateway.errors import CondorError, ConfigError
-from htcdaskgateway.jobs import WorkerJobs
-from htcdaskgateway.materialization import factories, stop, unmaterialized
-from htcdaskgateway.spec import WorkerSpec
+from htcdaskgateway.fleet import fleet
+from htcdaskgateway.worker.spec import WorkerSpec
 
 NOWHERE = 'Machine == "nowhere"'
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, Pool, wait_until
 
-from htcdaskgateway.adaptive import Bounds
+from htcdaskgateway.fleet.adaptive import Bounds
 
 pytestmark = pytest.mark.timeout(300)
 

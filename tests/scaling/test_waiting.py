@@ -18,8 +18,8 @@ from dask_gateway.client import GatewayWarning
 from distributed import TimeoutError as DaskTimeoutError
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway.display.progress import progress
 from htcdaskgateway.errors import ConfigError, WaitError, WaitTimeoutError
-from htcdaskgateway.progress import progress
 
 NOWHERE = 'Machine == "nowhere"'
 
@@ -159,7 +159,7 @@ def test_numbers_that_are_none(cluster: Any) -> None:
 def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "from htcdaskgateway.progress import progress\n"
+        "from htcdaskgateway.display.progress import progress\n"
         "with progress('workers joined', 3) as show:\n"
         "    show(1, 'jobs: 1 running, 2 idle [x]')\n"
         "    show(3, 'jobs: 3 running')\n"

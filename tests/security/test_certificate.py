@@ -13,7 +13,7 @@ import pytest
 from support import wait_until
 from trouble import names
 
-from htcdaskgateway.staging import worker_command
+from htcdaskgateway.worker.job import worker_command
 
 
 @pytest.fixture

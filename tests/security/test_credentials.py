@@ -12,9 +12,9 @@ from support import Pool, wait_until
 from trouble import Trouble
 
 from htcdaskgateway import WorkerSpec
-from htcdaskgateway.condor import tool_environment
+from htcdaskgateway.condor.tools import tool_environment
 from htcdaskgateway.local import PersonalPool
-from htcdaskgateway.staging import Staging, check_root
+from htcdaskgateway.worker.staging import Staging, check_root
 
 SECRETS = {
     "DASK_GATEWAY_PASSWORD": "secret-of-the-gateway",

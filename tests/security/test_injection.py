@@ -19,11 +19,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from htcdaskgateway import WorkerSpec, checks, condor, staging, templating
-from htcdaskgateway.condor import Condor, quote_classad
+from htcdaskgateway import WorkerSpec
+from htcdaskgateway.condor import Condor
+from htcdaskgateway.condor import schedd as condor
+from htcdaskgateway.condor.quoting import quote_classad, quote_submit
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.setup import condor_config
-from htcdaskgateway.setup import settings as setup_settings
+from htcdaskgateway.setup_condor import condor_config
+from htcdaskgateway.setup_condor import settings as setup_settings
+from htcdaskgateway.worker import checks, staging
 
 ADDRESS = "gateway://127.0.0.1:8786/c1"
 # The same texts in each run, fewer in one that is to be quick; HYPOTHESIS_EXPLORE=400 looks at that many others.
@@ -93,7 +96,7 @@ def read_back(tmp_path, pool):
 
 def quoted(value):
     """Quote a value as the package does on its way from a keyword into a string of a submit description."""
-    return templating.quote_submit(quote_classad(checks.text(value, "a value")))
+    return quote_submit(quote_classad(checks.text(value, "a value")))
 
 
 @given(texts)
@@ -214,7 +217,7 @@ def test_text_in_a_condor_configuration_is_read_back_by_condor_config_val(tmp_pa
     own = {}
     for number, value in enumerate(values):
         with contextlib.suppress(ConfigError):
-            own[f"PROBE_{number}"] = templating.quote_submit(checks.text(value, "a value"))
+            own[f"PROBE_{number}"] = quote_submit(checks.text(value, "a value"))
     configuration = tmp_path / "condor_config"
     probes = "".join(f"{name} = {value}\n" for name, value in own.items())
     configuration.write_text(
@@ -251,7 +254,7 @@ def test_name_of_a_cluster_stays_in_its_directory_and_means_nothing_to_anyone(na
         return
     assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
     assert (staging.staging_root() / name).resolve().parent == staging.staging_root().resolve()
-    assert templating.quote_submit(name) == name
+    assert quote_submit(name) == name
     assert quote_classad(name) == f'"{name}"'
 
 

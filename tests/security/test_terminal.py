@@ -12,7 +12,7 @@ from dask_gateway import GatewayServerError
 
 from htcdaskgateway import cli
 from htcdaskgateway.errors import CondorError
-from htcdaskgateway.logs import WorkerLogs
+from htcdaskgateway.fleet.logs import WorkerLogs
 
 EVIL = "\x1b[2Jgone\x1b]0;title\x07\x9b31m\x00"
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from htcdaskgateway import config
 from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.plain import plain
-from htcdaskgateway.setup import condor_config, files, login, questions, secrets, settings, tokens
-from htcdaskgateway.setup.errors import LoginError
-from htcdaskgateway.setup.files import NewFile
-from htcdaskgateway.setup.questions import Kind
+from htcdaskgateway.setup_condor import condor_config, files, questions, secrets, settings, tokens
+from htcdaskgateway.setup_condor.errors import LoginError
+from htcdaskgateway.setup_condor.files import NewFile
+from htcdaskgateway.setup_condor.questions import Kind
+from htcdaskgateway.setup_condor.ssh import command_line
 
 
 def part(value: object) -> str:
@@ -272,7 +273,7 @@ def test_a_value_that_could_do_more_than_it_says_is_refused(defaults, value):
 
 def test_the_remote_command_is_quoted_for_the_remote_shell(defaults):
     found = settings.load({"login-host": "login", "user": "me", "port": 2222, "ssh-options": ("ProxyJump=jump",)})
-    command = login.command_line(found, ["/opt/my tools/fetch", "-name", "a; rm -rf ~", "$(evil)"])
+    command = command_line(found, ["/opt/my tools/fetch", "-name", "a; rm -rf ~", "$(evil)"])
     assert command[-2:] == ["login", "'/opt/my tools/fetch' -name 'a; rm -rf ~' '$(evil)'"]
     assert command[-3] == "--"
     assert "StrictHostKeyChecking=ask" in command

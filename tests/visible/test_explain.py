@@ -12,7 +12,8 @@ import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
-from htcdaskgateway.explain import Explanation, held
+from htcdaskgateway.fleet.explain import held
+from htcdaskgateway.fleet.findings import Explanation
 
 
 def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanation:
@@ -262,7 +263,7 @@ def test_it_stays_text_in_a_notebook(new_cluster: Callable[..., Any], pool: Pool
     ],
 )
 def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
-    from htcdaskgateway.jobs import WorkerJobs
+    from htcdaskgateway.condor.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads(
         [{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": code, "HoldReasonSubCode": subcode}]
@@ -273,7 +274,7 @@ def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
 
 
 def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
-    from htcdaskgateway.jobs import WorkerJobs
+    from htcdaskgateway.condor.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads([{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 16}])
     findings = held(jobs)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from htcdaskgateway.display import jobs_html, jobs_text
-from htcdaskgateway.jobs import WorkerJobs
+from htcdaskgateway.condor.jobs import WorkerJobs
+from htcdaskgateway.display.table import jobs_html, jobs_text
 
 pytestmark = pytest.mark.core
 

@@ -10,8 +10,8 @@ import pytest
 from dask_gateway.client import GatewayWarning
 from support import PATIENCE, Pool, Tools, wait_until
 
-from htcdaskgateway import logs
-from htcdaskgateway.jobs import JobId
+from htcdaskgateway.condor.jobs import JobId
+from htcdaskgateway.fleet import logs
 
 
 def with_workers(cluster: Any, n: int) -> Any:

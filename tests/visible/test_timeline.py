@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway.condor.eventlog import Event, EventType, Transfer
+from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError, StagingError
-from htcdaskgateway.eventlog import Event, EventType, Transfer
-from htcdaskgateway.jobs import JobId
-from htcdaskgateway.joins import Join, joins_file
-from htcdaskgateway.staging import Staging
-from htcdaskgateway.timeline import Timeline, read_timeline
+from htcdaskgateway.fleet.joins import Join, joins_file
+from htcdaskgateway.fleet.timeline import Timeline, read_timeline
+from htcdaskgateway.worker.staging import Staging
 
 JOB = JobId(7, 0)
 WORKER = "htcondor-7.0-1@schedd"
@@ -87,7 +87,7 @@ def test_a_log_in_xml_is_read_too(new_cluster: Callable[..., Any]) -> None:
 
 def test_the_wait_for_workers_ends_with_where_the_time_went(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
-    monkeypatch.setattr("htcdaskgateway.waiting.tell", shown.append)
+    monkeypatch.setattr("htcdaskgateway.fleet.waiting.tell", shown.append)
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=PATIENCE)
     (line,) = shown
@@ -199,7 +199,7 @@ def test_a_job_that_is_removed_or_held_was_not_evicted() -> None:
 
 @pytest.mark.parametrize("missing", ["bokeh", "matplotlib"])
 def test_one_of_the_two_libraries_is_enough(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("htcdaskgateway.plot._there", lambda library: library != missing)
+    monkeypatch.setattr("htcdaskgateway.display.plot._there", lambda library: library != missing)
     monkeypatch.setitem(sys.modules, missing, None)
     told = Timeline("c1", [Event(100.0, JOB, EventType.SUBMIT), Event(110.0, JOB, EventType.HELD, "<b>no</b>")], [])
     assert "c1" in told.save(tmp_path / "t.html").read_text()
@@ -212,7 +212,7 @@ def test_one_of_the_two_libraries_is_enough(missing: str, tmp_path: Path, monkey
 
 
 def test_without_a_library_the_text_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("htcdaskgateway.plot._there", lambda library: False)
+    monkeypatch.setattr("htcdaskgateway.display.plot._there", lambda library: False)
     told = Timeline("c1", [Event(100.0, JOB, EventType.SUBMIT)], [])
     assert "1 job(s)" in told._repr_html_()
     with pytest.raises(ConfigError, match="neither is installed"):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
-from htcdaskgateway import proposals
 from htcdaskgateway.errors import CondorError, CondorTimeoutError
-from htcdaskgateway.usage import JobUsage, Usage
+from htcdaskgateway.fleet import proposals
+from htcdaskgateway.fleet.usage import JobUsage, Usage
 
 MIB, GIB = 2**20, 2**30
 AD = {"ClusterId": 1, "ProcId": 0, "JobStatus": 4, "RequestCpus": 4, "RequestMemory": 32 * 1024}

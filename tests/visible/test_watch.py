@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from support import PATIENCE, Pool, wait_until
 
-from htcdaskgateway.watch import Row, View, render
+from htcdaskgateway.display.watch import Row, View, render
 
 PROGRAM = Path(sys.executable).with_name("htcdaskgateway")
 

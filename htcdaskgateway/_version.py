@@ -1,0 +1,3 @@
+"""The version, written once."""
+
+__version__ = "2.0.0"

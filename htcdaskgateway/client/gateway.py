@@ -1,0 +1,394 @@
+"""HTCGateway: the Dask Gateway client that makes clusters of HTCondor workers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from dask_gateway import Gateway
+from dask_gateway.auth import BasicAuth, get_auth
+from dask_gateway.client import ClusterStatus, GatewayClusterError, GatewayServerError
+from distributed.core import rpc
+
+from .. import config
+from ..errors import ConfigError, SchedulerError
+from .resolving import LastingResolver
+
+logger = logging.getLogger(__name__)
+
+HTCONDOR = "htcondor"
+GATEWAY = "gateway"
+
+# How long the server may take to say what became of a cluster, in seconds.
+_REPORT_TIMEOUT = 10.0
+_UNREACHABLE = (aiohttp.ClientError, OSError, asyncio.TimeoutError, GatewayClusterError, GatewayServerError)
+
+
+def check_worker_type(worker_type: str) -> str:
+    """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``.
+
+    Raises
+    ------
+    ConfigError
+        It is not.
+    """
+    if worker_type not in (HTCONDOR, GATEWAY):
+        raise ConfigError(f"worker_type={worker_type!r}: it is {HTCONDOR!r} or {GATEWAY!r}")
+    return worker_type
+
+
+class HTCGateway(Gateway):  # type: ignore[misc]
+    """A client of a Dask Gateway server whose clusters have HTCondor jobs for workers.
+
+    A ``.env`` file of the working directory, or of one above it, is honoured. Where the authentication in force is
+    basic and has no password, ``DASK_GATEWAY_PASSWORD`` is used.
+
+    Parameters
+    ----------
+    address, proxy_address, public_address, auth, asynchronous, loop
+        As for `dask_gateway.Gateway`; what is not given comes from dask's configuration, ``gateway.*``.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        proxy_address: str | int | None = None,
+        public_address: str | None = None,
+        auth: Any = None,
+        asynchronous: bool = False,
+        loop: Any = None,
+    ) -> None:
+        config.load_dotenv()
+        self._submitted: dict[str, dict[str, Any]] = {}
+        self._adapted: dict[str, Any] = {}
+        self._resolver = LastingResolver()
+        self._session: aiohttp.ClientSession | None = None
+        auth = get_auth(auth)
+        password = os.environ.get("DASK_GATEWAY_PASSWORD")
+        if type(auth) is BasicAuth and not auth.password and password:
+            auth = BasicAuth(auth.username, password)
+        super().__init__(
+            address=address,
+            proxy_address=proxy_address,
+            public_address=public_address,
+            auth=auth,
+            asynchronous=asynchronous,
+            loop=loop,
+        )
+
+    def __repr__(self) -> str:
+        return f"HTCGateway<{self.address}>"
+
+    def sync(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a coroutine function on this client's loop and wait for it; for an asynchronous client, return it."""
+        if self.asynchronous:
+            return func(*args, **kwargs)
+        future = asyncio.run_coroutine_threadsafe(func(*args, **kwargs), self.loop.asyncio_loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            # Kept, as the stock one does, the future, its error and this frame hold each other, and the cluster.
+            del future
+
+    def close(self) -> Any:
+        """Close this client. The clusters go on; closing it again does nothing."""
+        # The stock client asks a loop that has ended, and a closed client is closed again by its __del__.
+        if self.asynchronous or self._loop_runner.is_started():
+            return super().close()
+        return None
+
+    def __del__(self) -> None:
+        finalize(super().__del__)
+
+    async def _request(self, method: str, url: str, json: Any = None) -> Any:
+        if self._session is None:
+            # As the stock client's, but for the look-up of names.
+            self._session = aiohttp.ClientSession(
+                cookie_jar=aiohttp.CookieJar(unsafe=True), connector=aiohttp.TCPConnector(resolver=self._resolver)
+            )
+        return await super()._request(method, url, json=json)
+
+    async def _cleanup(self) -> None:
+        for name in list(self._adapted):
+            await self._leave(name)
+        await super()._cleanup()
+        await self._resolver.close()
+
+    async def _known(self, names: Iterable[str]) -> set[str]:
+        """Return the names of this user's clusters, and of those among `names` that are another user's."""
+        known = {report.name for report in await self._clusters()}
+        for name in sorted({*names} - known):
+            try:
+                await self._cluster_report(name)
+            except ValueError:  # there is none
+                continue
+            except aiohttp.ClientResponseError as error:
+                if error.status != HTTPStatus.FORBIDDEN:
+                    raise
+                known.add(name)
+        return known
+
+    async def _leave(self, cluster_name: str) -> None:
+        """End adaptive scaling that `adapt_cluster` of this client has begun."""
+        cluster = self._adapted.pop(cluster_name, None)
+        if cluster is not None:
+            await cluster._stop_internal(shutdown=False)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "proxy_address": self.proxy_address,
+            "public_address": self._public_address,
+            "auth": self.auth,
+            "asynchronous": self.asynchronous,
+            "loop": self.loop,
+        }
+
+    def new_cluster(self, cluster_options: Any = None, shutdown_on_close: bool = True, **kwargs: Any) -> Any:
+        """Ask for a new cluster and wait for its scheduler.
+
+        Parameters
+        ----------
+        cluster_options : dask_gateway.options.Options, optional
+            Options of the gateway server; they reach it untouched.
+        shutdown_on_close : bool, optional
+            Whether closing the cluster object shuts the cluster down.
+        **kwargs
+            The keywords of `WorkerSpec` (``container_image``, ``cpus``, ``memory``, …) describe a worker. All
+            others (``image``, say) are options of the gateway server.
+
+        Returns
+        -------
+        HTCGatewayCluster
+        """
+        from .cluster import HTCGatewayCluster
+
+        return HTCGatewayCluster(
+            **self._settings(), cluster_options=cluster_options, shutdown_on_close=shutdown_on_close, **kwargs
+        )
+
+    async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
+        from ..worker.spec import KEYWORDS, WorkerSpec
+
+        worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
+        WorkerSpec.from_keywords(**worker)
+        name = await super()._submit(cluster_options=cluster_options, **kwargs)
+        # The server knows nothing of workers; connect() takes them from here.
+        self._submitted[name] = worker
+        return str(name)
+
+    def connect(self, cluster_name: str, shutdown_on_close: bool = False, **worker: Any) -> Any:
+        """Connect to a cluster that runs already, from whatever process or machine it was started.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        shutdown_on_close : bool, optional
+            Whether closing the cluster object shuts the cluster down.
+        **worker
+            Keywords of `WorkerSpec` that differ from what the cluster was made with.
+
+        Returns
+        -------
+        HTCGatewayCluster
+        """
+        from .cluster import HTCGatewayCluster
+
+        worker = {**self._submitted.get(cluster_name, {}), **worker}
+        return HTCGatewayCluster.from_name(
+            cluster_name, shutdown_on_close=shutdown_on_close, **self._settings(), **worker
+        )
+
+    async def _stop_cluster(self, cluster_name: str) -> None:
+        from ..condor.schedd import Condor
+        from ..fleet.queue import remove_jobs
+        from ..worker.staging import check_cluster_name, remove_credentials
+
+        check_cluster_name(cluster_name)
+        await self._leave(cluster_name)
+        schedd = await self._announce_end(cluster_name)
+        try:
+            await remove_jobs(Condor(), cluster_name, schedd)
+        finally:
+            await super()._stop_cluster(cluster_name)
+        remove_credentials(cluster_name)
+
+    async def _announce_end(self, cluster_name: str) -> str:
+        """Tell all clients of a cluster that it ends, so that none submits any more; return its schedd's name."""
+        from ..condor.schedd import check_schedd
+        from ..scheduler.link import SCHEDD, SchedulerLink
+        from ..worker.staging import noted_schedd
+
+        known = noted_schedd(cluster_name)
+        try:
+            report = await asyncio.wait_for(self._cluster_report(cluster_name), _REPORT_TIMEOUT)
+        except (ValueError, *_UNREACHABLE) as error:  # jobs may be all that is left of it
+            logger.info("the gateway does not tell where the scheduler of %s is: %s", cluster_name, error)
+            return known
+        if report.status is not ClusterStatus.RUNNING or report.security is None:
+            return known
+        comm = rpc(report.scheduler_address, connection_args=report.security.get_connection_args("client"))
+        try:
+            link = SchedulerLink(comm, functools.partial(self._ending, cluster_name))
+            known = check_schedd(await link.noted(SCHEDD, timeout=_REPORT_TIMEOUT)) or known
+            await link.note_closing()
+        except SchedulerError as error:
+            logger.info("the end of %s could not be announced: %s", cluster_name, error)
+        finally:
+            await comm.close_rpc()
+        return known
+
+    async def _ending(self, cluster_name: str) -> str | None:
+        """Return in words why a cluster has ended, as far as the server tells; None if it has not, or who knows."""
+        try:
+            report = await asyncio.wait_for(self._cluster_report(cluster_name), _REPORT_TIMEOUT)
+        except ValueError:
+            return f"the cluster {cluster_name} has ended: the gateway does not know it any more"
+        except _UNREACHABLE as error:
+            logger.info("the gateway does not tell what became of %s: %s", cluster_name, error)
+            return None
+        at = f" at {report.stop_time:%H:%M:%S}" if report.stop_time else ""
+        if report.status is ClusterStatus.FAILED:
+            return f"the cluster {cluster_name} has failed{at}; the gateway's logs say why"
+        if report.status in (ClusterStatus.STOPPING, ClusterStatus.STOPPED):
+            return (
+                f"the cluster {cluster_name} has ended: the gateway has stopped it{at}, after its idle timeout, or "
+                "because some client or an administrator said so"
+            )
+        return None
+
+    def scale_cluster(
+        self, cluster_name: str, n: int | None = None, worker_type: str = HTCONDOR, **kwargs: Any
+    ) -> Any:
+        """Bring a cluster to `n` workers of one kind; see `HTCGatewayCluster.scale`.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        n : int
+            The number of workers.
+        worker_type : str, optional
+            ``"htcondor"``, or ``"gateway"`` for the workers that the server starts itself.
+        **kwargs
+            ``jobs``, ``cores`` or ``memory`` in place of `n`.
+        """
+        return self.sync(self._scale_cluster, cluster_name, n, worker_type=worker_type, **kwargs)
+
+    async def _scale_cluster(
+        self, cluster_name: str, n: int | None = None, worker_type: str = HTCONDOR, **amounts: Any
+    ) -> None:
+        if check_worker_type(worker_type) == GATEWAY:
+            await super()._scale_cluster(cluster_name, n)
+            return
+        async with self._connected(cluster_name) as cluster:
+            await cluster._scale(n, **amounts)
+
+    def adapt_cluster(
+        self,
+        cluster_name: str,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        active: bool = True,
+        worker_type: str = HTCONDOR,
+        **settings: Any,
+    ) -> Any:
+        """Scale a cluster with its work; see `HTCGatewayCluster.adapt`.
+
+        HTCondor's workers are adapted until this client is closed: it is this process that submits the jobs.
+
+        Parameters
+        ----------
+        cluster_name : str
+            The cluster's name.
+        minimum, maximum : int, optional
+            The bounds.
+        active : bool, optional
+            False ends adaptive scaling, whichever client has begun it.
+        worker_type : str, optional
+            ``"htcondor"``, or ``"gateway"`` for the workers that the server starts itself.
+        **settings
+            As for `HTCGatewayCluster.adapt`.
+
+        Returns
+        -------
+        FleetAdaptive or Bounds or None
+            An object with ``minimum`` and ``maximum``; None for ``active=False``.
+        """
+        return self.sync(
+            self._adapt_cluster,
+            cluster_name,
+            minimum,
+            maximum,
+            active=active,
+            worker_type=worker_type,
+            **settings,
+        )
+
+    async def _adapt_cluster(
+        self,
+        cluster_name: str,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        active: bool = True,
+        worker_type: str = HTCONDOR,
+        **settings: Any,
+    ) -> Any:
+        from ..fleet.adaptive import Bounds, check_settings
+
+        bounds = Bounds.of(minimum, maximum) if active else None
+        if check_worker_type(worker_type) == GATEWAY:
+            if settings:
+                raise ConfigError(f"the server adapts its own workers; it takes no {', '.join(sorted(settings))}")
+            await super()._adapt_cluster(cluster_name, *_for_server(bounds), active=active)
+            return bounds
+        check_settings(settings)
+        await self._leave(cluster_name)
+        if bounds is None:
+            async with self._connected(cluster_name) as cluster:
+                await cluster._adapt(active=False)
+            return None
+        cluster = await self._connected(cluster_name)
+        self._adapted[cluster_name] = cluster
+        try:
+            return await cluster._adapt(minimum, maximum, **settings)
+        except BaseException:
+            await self._leave(cluster_name)
+            raise
+
+    def _connected(self, cluster_name: str) -> Any:
+        """Return the cluster, to be awaited or entered; it lives on this client's loop."""
+        from .cluster import HTCGatewayCluster
+
+        return HTCGatewayCluster.from_name(cluster_name, **{**self._settings(), "asynchronous": True})
+
+
+def _for_server(bounds: Any) -> tuple[int | None, int | None]:
+    """Return the bounds as the server takes them: JSON has no infinity."""
+    if bounds is None:
+        return None, None
+    return bounds.minimum, None if bounds.maximum == float("inf") else bounds.maximum
+
+
+def finalize(close: Callable[[], None]) -> None:
+    """Run `close`, aside if an event loop runs in this thread: the garbage collector comes by anywhere.
+
+    The stock clients wait for their loop when they are collected; on the loop's own thread that would never end.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        close()
+    else:
+        threading.Thread(target=close, daemon=True, name="htcdaskgateway-finalize").start()

@@ -1,0 +1,5 @@
+"""HTCondor, by its command line."""
+
+from .schedd import Condor
+
+__all__ = ["Condor"]

@@ -1,0 +1,201 @@
+"""Run a tool of HTCondor with a time limit; type its error.
+
+The library starts processes here and nowhere else. What the tools print, and with which exit code, was
+measured on HTCondor 23.9 and 25.14; ``docs/htcondor.md`` has the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import config
+from ..errors import (
+    CondorAuthenticationError,
+    CondorConfigError,
+    CondorError,
+    CondorNotFoundError,
+    CondorTimeoutError,
+    CondorUnreachableError,
+)
+from .schedd import end, run_at_exit
+from .tools import find_bin_dir, tool_environment
+
+logger = logging.getLogger(__name__)
+
+
+# How long a killed tool may take to be gone, in seconds.
+KILL_TIMEOUT = 5.0
+
+# How much of a tool's output is worked on at a time, in bytes: some 100 ads, which take a millisecond.
+_PIECE = 2**14
+ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
+    # A schedd that hangs: the tool gives up by itself after 20 s. (One that refuses says so.)
+    (CondorUnreachableError, re.compile(r"SECMAN:2007:\s*Read failure", re.I)),
+    (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
+    (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
+    (
+        CondorUnreachableError,
+        re.compile(
+            r"Can't find address|Failed to connect|Failed to fetch ads|Connection refused|SECMAN|CEDAR"
+            r"|communication error|Couldn't contact|Can't connect|(?:Unable to|Couldn't) locate|Connect failure"
+            r"|condor_schedd is not\s+running",
+            re.I,
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A tool of HTCondor that ended: its command line, exit code and words."""
+
+    command: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+async def _communicate(process: asyncio.subprocess.Process, take: Callable[[str], None] | None) -> tuple[str, str]:
+    """Return what a tool has written when it has ended: its output and its errors."""
+    stderr = asyncio.ensure_future(_read(process.stderr))
+    try:
+        stdout = await _read(process.stdout, take)
+        await process.wait()
+        return stdout, await stderr
+    finally:
+        stderr.cancel()
+
+
+async def _read(stream: asyncio.StreamReader | None, take: Callable[[str], None] | None = None) -> str:
+    """Read what a tool writes to its end, and let the event loop go on between the pieces."""
+    assert stream is not None  # noqa: S101 - for the type checker: it is a pipe
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = []
+    while data := await stream.read(_PIECE):
+        pieces.append(decoder.decode(data))
+        if take is not None:
+            take(pieces[-1])
+            await asyncio.sleep(0)
+    return "".join(pieces) + decoder.decode(b"", final=True)
+
+
+class Command:
+    """The tools of one HTCondor, run with a time limit; their errors, typed."""
+
+    def __init__(
+        self,
+        bin_dir: str | os.PathLike[str] | None = None,
+        *,
+        schedd: str | None = None,
+        pool: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.bin_dir = Path(bin_dir) if bin_dir is not None else find_bin_dir()
+        self.schedd = schedd if schedd is not None else config.get("condor.schedd")
+        self.pool = pool if pool is not None else config.get("condor.pool")
+        self.timeout = timeout if timeout is not None else config.seconds("condor.timeout")
+        self.answered = ""
+        self._advice = ""
+
+    def __repr__(self) -> str:
+        return f"Condor<{self.bin_dir}, schedd={self.schedd or 'the configured one'}>"
+
+    def _address(self) -> list[str]:
+        """Return the arguments that name the schedd, the same for submit, q and rm."""
+        name = ["-name", self.schedd] if self.schedd else []
+        return name + (["-pool", self.pool] if self.pool else [])
+
+    async def run(
+        self,
+        tool: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        timeout: float | None = None,
+        take: Callable[[str], None] | None = None,
+    ) -> Completed:
+        """Run `tool` to its end, whatever its exit code.
+
+        Parameters
+        ----------
+        tool : str
+            The program's name, such as ``condor_q``.
+        *arguments : str
+            Its arguments; no shell is between.
+        cwd : pathlib.Path, optional
+            The directory to run it in.
+        timeout : float, optional
+            The time limit in seconds, if other than this object's.
+        take : callable, optional
+            Called with each piece of the output as it comes.
+
+        Raises
+        ------
+        CondorNotFoundError
+            There is no such program.
+        CondorTimeoutError
+            It did not end in time; it has been killed.
+        """
+        command = (str(self.bin_dir / tool), *arguments)
+        limit = self.timeout if timeout is None else timeout
+        logger.debug("running %s", command)
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *command,
+                cwd=cwd,
+                env=tool_environment(self.bin_dir),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        )
+        try:
+            # Shielded: asyncio ends a process that is given up here alone, and waits for who else holds its output.
+            process = await asyncio.shield(starting)
+        except OSError as error:
+            raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
+        except RuntimeError as error:
+            # Python 3.12 ends, and the kernel has no pidfd: asyncio has no thread to wait for the tool. It may have
+            # started it; to ask and to remove twice does no harm.
+            if "shutdown" not in str(error) or tool == "condor_submit":
+                raise
+            return run_at_exit(command, tool_environment(self.bin_dir), limit, take)
+        except asyncio.CancelledError:
+            await end(await starting)
+            raise
+        try:
+            stdout, stderr = await asyncio.wait_for(_communicate(process, take), limit)
+        except BaseException as error:  # timed out or cancelled
+            await end(process)
+            if isinstance(error, asyncio.TimeoutError):
+                raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
+            raise
+        assert process.returncode is not None  # noqa: S101 - for the type checker: communicate() waited
+        return Completed(command, process.returncode, stdout, stderr)
+
+    async def failure(self, done: Completed, message: str) -> CondorError:
+        """Return the error that tells why `done` failed."""
+        text = f"{done.stderr}\n{done.stdout}"
+        kind = next((kind for kind, pattern in ERRORS if pattern.search(text)), CondorError)
+        # condor_rm has no other word for it than "(null)".
+        if kind in (CondorError, CondorUnreachableError) and await self._is_stranger():
+            kind = CondorAuthenticationError
+        error = kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
+        error.hint = self._advice + error.hint
+        return error
+
+    async def _is_stranger(self) -> bool:
+        """Tell whether the collector refuses to talk to us, which reads like a missing schedd elsewhere."""
+        pool = ["-pool", self.pool] if self.pool else []
+        try:
+            done = await self.run("condor_status", *pool, "-schedd", "-limit", "1", "-af", "Name")
+        except CondorError:
+            return False
+        return "AUTHENTICATE:" in done.stderr

@@ -1,0 +1,221 @@
+"""The worker jobs as the schedd describes them: plain data made of the ads of ``condor_q``."""
+
+from __future__ import annotations
+
+import enum
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from ..errors import CondorError
+
+CLUSTER_ATTRIBUTE = "HTCDaskGatewayCluster"
+"""The attribute of a job's ad that names the Dask cluster the job works for."""
+
+ATTRIBUTES = (
+    "ClusterId",
+    "ProcId",
+    "JobStatus",
+    "NumShadowStarts",
+    "EnteredCurrentStatus",
+    "GlobalJobId",
+    "RemoteHost",
+    "HoldReason",
+    "HoldReasonCode",
+    "HoldReasonSubCode",
+)
+"""What is asked of each job."""
+
+NAME_PREFIX = "htcondor-"
+"""How the name of a Dask worker that is an HTCondor job begins."""
+
+# The job's id, the number of its start, the number of the worker in that start, the schedd.
+_WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+(?:-\d+)?(?:@\S+)?")
+
+
+SPOOLING = 16
+"""``HoldReasonCode`` of a job whose input is on its way to the schedd, which is no failure."""
+
+
+class JobStatus(enum.IntEnum):
+    """``JobStatus`` of a job's ad (HTCondor's manual, *Job ClassAd Attributes*).
+
+    UNMATERIALIZED is none of HTCondor's: a job that has been submitted with ``max_idle``, and that the schedd will
+    make when others have started.
+    """
+
+    UNMATERIALIZED = -1
+    IDLE = 1
+    RUNNING = 2
+    REMOVED = 3
+    COMPLETED = 4
+    HELD = 5
+    TRANSFERRING_OUTPUT = 6
+    SUSPENDED = 7
+
+
+LIVE = frozenset(JobStatus) - {JobStatus.REMOVED, JobStatus.COMPLETED}
+"""The states in which a job is, or can become, a worker again; one that transfers its output may run again."""
+
+
+class JobId(NamedTuple):
+    """The id of a job: ``ClusterId.ProcId``."""
+
+    cluster: int
+    proc: int
+
+    def __str__(self) -> str:
+        return f"{self.cluster}.{self.proc}"
+
+    @classmethod
+    def of_worker(cls, name: object) -> JobId | None:
+        """Return the id of the job that the Dask worker `name` runs in, or None if it is not one of ours."""
+        match = _WORKER_NAME.fullmatch(str(name))
+        return cls(int(match[1]), int(match[2])) if match else None
+
+
+class WorkerJob(NamedTuple):
+    """One worker job. A tuple, because ten thousand frozen dataclasses take twice as long to make.
+
+    Attributes
+    ----------
+    id : JobId
+        ``ClusterId.ProcId``.
+    status : JobStatus
+        What the job does.
+    starts : int
+        How often it has been started.
+    host : str or None
+        The machine it runs on.
+    hold_reason : str or None
+        Why it is held.
+    hold_code, hold_subcode : int or None
+        ``HoldReasonCode`` and ``HoldReasonSubCode`` (HTCondor's manual lists them).
+    since : float
+        When its status changed last, in seconds since the epoch.
+    schedd : str
+        The name of the schedd that holds it.
+    """
+
+    id: JobId
+    status: JobStatus
+    starts: int = 0
+    host: str | None = None
+    hold_reason: str | None = None
+    hold_code: int | None = None
+    hold_subcode: int | None = None
+    since: float = 0.0
+    schedd: str = ""
+
+    @classmethod
+    def from_ad(cls, ad: Mapping[str, Any]) -> WorkerJob:
+        """Return the job that `ad` describes.
+
+        Raises
+        ------
+        CondorError
+            It does not describe a job.
+        """
+        try:
+            return cls._from_ad(ad)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CondorError(
+                f"condor_q described a job in a way that cannot be read: {type(error).__name__}: {error}",
+                hint="is condor_q a wrapper script of your site? Run it with -json by hand and look",
+            ) from error
+
+    @classmethod
+    def _from_ad(cls, ad: Mapping[str, Any]) -> WorkerJob:
+        status = JobStatus(ad["JobStatus"])
+        held = status is JobStatus.HELD
+        host = ad.get("RemoteHost")
+        return cls(
+            id=JobId(ad["ClusterId"], ad["ProcId"]),
+            status=status,
+            starts=ad.get("NumShadowStarts") or 0,
+            host=host.rpartition("@")[2] if host else None,
+            hold_reason=ad.get("HoldReason") if held else None,
+            hold_code=ad.get("HoldReasonCode") if held else None,
+            hold_subcode=ad.get("HoldReasonSubCode") if held else None,
+            since=ad.get("EnteredCurrentStatus") or 0.0,
+            schedd=sys.intern((ad.get("GlobalJobId") or "").partition("#")[0].rstrip("@")),
+        )
+
+    @property
+    def live(self) -> bool:
+        """Whether the job is, or can become, a worker: it waits, runs, is between two starts or held."""
+        return self.status in LIVE
+
+    @property
+    def worker_name(self) -> str | None:
+        """The name of the first Dask worker of the job's present start, or None while it does not run.
+
+        Those that the job starts beside or after it have ``-2``, ``-3`` and so on behind the number of the start.
+        """
+        if self.status not in (JobStatus.RUNNING, JobStatus.SUSPENDED):
+            return None
+        # HTCondor calls a job running some time before it counts its start.
+        return f"{NAME_PREFIX}{self.id}-{max(self.starts, 1)}{'@' if self.schedd else ''}{self.schedd}"
+
+
+class WorkerJobs(list[WorkerJob]):
+    """The jobs of one Dask cluster, in the order of their ids."""
+
+    @classmethod
+    def from_ads(cls, ads: Iterable[Mapping[str, Any]]) -> WorkerJobs:
+        """Return the jobs that `ads` describe; raises as `WorkerJob.from_ad` does."""
+        return cls.ordered(map(WorkerJob.from_ad, ads))
+
+    @classmethod
+    def ordered(cls, jobs: Iterable[WorkerJob]) -> WorkerJobs:
+        """Return these jobs in the order of their ids."""
+        return cls(sorted(jobs, key=attrgetter("id")))
+
+    @property
+    def live(self) -> WorkerJobs:
+        """Those that are, or can become, workers."""
+        return WorkerJobs(job for job in self if job.live)
+
+    def having(self, status: JobStatus) -> WorkerJobs:
+        """Return those with that status."""
+        return WorkerJobs(job for job in self if job.status is status)
+
+    def summary(self) -> str:
+        """Return how many jobs run, wait and are held, and how many the schedd has still to make, in words."""
+        counts = [(JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held")]
+        having = Counter(job.status for job in self)
+        if having[JobStatus.UNMATERIALIZED]:
+            counts.append((JobStatus.UNMATERIALIZED, "unmaterialized"))
+        return ", ".join(f"{having[status]} {word}" for status, word in counts)
+
+    def __str__(self) -> str:
+        from ..display.table import jobs_text
+
+        return jobs_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from ..display.table import jobs_html
+
+        return jobs_html(self)
+
+
+def ids_constraint(ids: Iterable[JobId]) -> str:
+    """Return the ClassAd expression that is true for just the jobs with these ids; for none, an empty text.
+
+    Neighbours are named as a range, so that thousands of jobs of one submit make a short expression.
+    """
+    ranges: list[list[JobId]] = []
+    for job in sorted(ids):
+        if ranges and ranges[-1][1] == JobId(job.cluster, job.proc - 1):
+            ranges[-1][1] = job
+        else:
+            ranges.append([job, job])
+    return " || ".join(
+        f"(ClusterId == {first.cluster} && ProcId >= {first.proc} && ProcId <= {last.proc})"
+        for first, last in ranges
+    )

@@ -1,0 +1,84 @@
+"""Late materialization (``max_idle``): jobs that the schedd makes later, when those before them have started.
+
+``condor_q`` does not list such a job before it is made, but it has been asked for. So it is counted here, from
+the ad of the submit's *factory*: without that, ``scale(n)`` twice would submit twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import CondorError
+from .jobs import CLUSTER_ATTRIBUTE, JobId, JobStatus, WorkerJob
+from .schedd import Condor
+
+_ATTRIBUTES = (
+    "ClusterId",
+    "TotalSubmitProcs",
+    "JobMaterializeNextProcId",
+    "JobFactoryPaused",
+    "QDate",
+    CLUSTER_ATTRIBUTE,
+)
+# JobFactoryPaused of a factory that has made everything, or that condor_rm has ended.
+_OVER = frozenset({2, 3})
+
+
+async def factories(condor: Condor, constraint: str) -> list[Mapping[str, Any]]:
+    """Return the ads of the factories of the user's submits that fulfil `constraint` and go on making jobs.
+
+    Raises
+    ------
+    CondorError
+        The queue could not be read.
+    """
+    # JobMaterializeMaxIdle is an expression, which only the schedd evaluates.
+    ads = await condor.query_factories(f"({constraint}) && JobMaterializeMaxIdle > 0", _ATTRIBUTES)
+    return [ad for ad in ads if ad.get("JobFactoryPaused") not in _OVER]
+
+
+def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Collection[WorkerJob]) -> Iterator[WorkerJob]:
+    """Return the jobs that these factories have still to make.
+
+    Parameters
+    ----------
+    ads : iterable of mapping
+        What `factories` returned.
+    made : collection of WorkerJob
+        The jobs that there were afterwards: one that has been made meanwhile is not counted twice.
+
+    Raises
+    ------
+    CondorError
+        An ad does not describe a factory.
+    """
+    for ad in ads:
+        try:
+            cluster, total = int(ad["ClusterId"]), int(ad["TotalSubmitProcs"])
+            newest = max((job.id.proc for job in made if job.id.cluster == cluster), default=-1)
+            following = max(int(ad["JobMaterializeNextProcId"]), newest + 1)
+            submitted = float(ad["QDate"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CondorError(f"condor_q described a job factory in a way that cannot be read: {ad}") from error
+        for proc in range(following, total):
+            yield WorkerJob(JobId(cluster, proc), JobStatus.UNMATERIALIZED, since=submitted)
+
+
+async def stop(condor: Condor, cluster: int) -> None:
+    """Let the factory of the HTCondor cluster `cluster` make no more jobs; those that there are stay.
+
+    Raises
+    ------
+    CondorError
+        It could not be stopped.
+    """
+    try:
+        # A factory that is only removed goes on when the schedd has been restarted (seen on 23.9 and 25.14).
+        await condor.edit(cluster, "JobMaterializeMaxIdle", "0")
+    except CondorError:
+        # All its jobs may have been made, or another client has removed it: condor_qedit says the same of both.
+        if await factories(condor, f"ClusterId == {cluster}"):
+            raise
+    # The factory itself, which would stay in the schedd when its jobs have left.
+    await condor.remove(f"ClusterId == {cluster} && ProcId =?= undefined")

@@ -1,0 +1,87 @@
+"""What a user may say of how many workers there shall be, as a number of jobs."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from typing import Any
+
+from ..errors import ConfigError
+from ..worker.spec import WorkerSpec
+from ..worker.units import MIB, parse_amount
+
+_AMOUNTS = ("jobs", "cores", "memory")
+# What people write who come from elsewhere.
+_MEANT = {
+    "n": ("workers", "n_workers", "nworkers", "num_workers", "count", "size", "target"),
+    "jobs": ("job", "n_jobs", "njobs", "num_jobs", "nodes"),
+    "cores": ("core", "cpu", "cpus", "ncores", "n_cores", "ncpus", "threads", "nthreads"),
+    "memory": ("mem", "ram", "gb", "memory_limit"),
+}
+
+
+def check_count(n: Any, call: str = "scale", what: str = "workers") -> int:
+    """Return `n`, of whatever integer type, if it is a number of workers.
+
+    Raises
+    ------
+    ConfigError
+        It is not.
+    """
+    try:
+        count = -1 if isinstance(n, bool) else operator.index(n)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise ConfigError(f"{call}({n!r}): the number of {what} is a whole number of at least 0")
+    return count
+
+
+def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
+    """Return how many jobs are asked for, rounded up to whole jobs.
+
+    Parameters
+    ----------
+    spec : WorkerSpec
+        What one job has.
+    n : int, optional
+        The number of workers.
+    **amounts
+        In its place ``jobs``, ``cores`` (CPUs in all) or ``memory`` (bytes in all, read as a worker's).
+
+    Raises
+    ------
+    ConfigError
+        Not just one number is given, or it is none.
+    """
+    unknown = sorted(amounts.keys() - set(_AMOUNTS))
+    if unknown:
+        raise ConfigError(_no_such(unknown[0], amounts[unknown[0]]))
+    given = {name: value for name, value in {"n": n, **amounts}.items() if value is not None}
+    if not given:
+        raise ConfigError(
+            "scale(None): the number of workers is a whole number of at least 0; or give one of "
+            + ", ".join(_AMOUNTS)
+        )
+    if len(given) > 1:
+        found = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ConfigError(f"scale() takes one of n, {', '.join(_AMOUNTS)}; here {found}")
+    ((name, value),) = given.items()
+    if name == "n":
+        return spec.jobs(check_count(value))
+    if name == "memory":
+        return 0 if value in (0, "0") else -(-parse_amount(value, "scale(memory=…)", step=MIB) // spec.memory)
+    count = check_count(value, what=name)
+    return count if name == "jobs" else -(-count // spec.cpus)
+
+
+def _no_such(name: str, value: Any) -> str:
+    """Return what is said of a keyword that scale() does not have: which is meant, or which there are."""
+    found = next((right for right, wrong in _MEANT.items() if name.lower() in wrong), None)
+    if found is None and (near := difflib.get_close_matches(name.lower(), ["n", *_AMOUNTS, "worker_type"], n=1)):
+        found = near[0]
+    if found is None and name in ("minimum", "maximum"):
+        return f"scale() has no {name!r}; adapt(minimum=…, maximum=…) has"
+    if found is None:
+        return f"scale() has no {name!r}; it has n, {', '.join(_AMOUNTS)} and worker_type"
+    return f"scale() has no {name!r}; write scale({found}={value!r})"

@@ -1,0 +1,229 @@
+"""The jobs of a cluster as the schedd has them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from dask_gateway.client import GatewayWarning
+
+from .. import config
+from ..condor import materialization
+from ..condor.jobs import (
+    ATTRIBUTES,
+    CLUSTER_ATTRIBUTE,
+    SPOOLING,
+    JobId,
+    JobStatus,
+    WorkerJob,
+    WorkerJobs,
+    ids_constraint,
+)
+from ..condor.quoting import quote_classad
+from ..condor.schedd import Condor, check_schedd, same_schedd
+from ..errors import CondorError, SchedulerError
+from ..scheduler.link import SCHEDD, SchedulerLink
+from ..worker.staging import Staging, note_schedd
+
+logger = logging.getLogger(__name__)
+
+
+# Linux takes 128 KiB as one argument of a program.
+_LONGEST_CONSTRAINT = 100_000
+
+
+async def look_by_cluster(condor: Condor, constraint: str) -> dict[str, WorkerJobs]:
+    """Return the user's worker jobs that fulfil `constraint`, by the name of their cluster."""
+    making = await materialization.factories(condor, constraint)
+    ads = await condor.query(constraint, [*ATTRIBUTES, CLUSTER_ATTRIBUTE])
+    found = {}
+    for name in {_cluster_of(ad) for ad in [*making, *ads]}:
+        made = WorkerJobs.from_ads(ad for ad in ads if _cluster_of(ad) == name)
+        late = materialization.unmaterialized([ad for ad in making if _cluster_of(ad) == name], made)
+        found[name] = WorkerJobs.ordered([*made, *late])
+    return found
+
+
+def _cluster_of(ad: Mapping[str, Any]) -> str:
+    return str(ad[CLUSTER_ATTRIBUTE])
+
+
+def cluster_constraint(cluster: str) -> str:
+    """Return the ClassAd expression that is true for the jobs of the Dask cluster with that name."""
+    return f"{CLUSTER_ATTRIBUTE} =?= {quote_classad(cluster)}"
+
+
+def clusters_constraint(clusters: Collection[str]) -> str:
+    """Return a ClassAd expression that is true for the jobs of the Dask clusters with these names."""
+    listed = ", ".join(map(quote_classad, clusters))
+    if len(listed) > _LONGEST_CONSTRAINT:
+        return f"{CLUSTER_ATTRIBUTE} =!= undefined"
+    return f"member({CLUSTER_ATTRIBUTE}, {{{listed}}})"
+
+
+async def remove_jobs(condor: Condor, cluster: str, schedd: str = "") -> None:
+    """Remove all jobs of the Dask cluster `cluster`, whoever has submitted them from this account.
+
+    Parameters
+    ----------
+    condor : Condor
+        The command line for the schedd that is configured here.
+    cluster : str
+        The cluster's name.
+    schedd : str, optional
+        The name of the schedd that holds the jobs, where it is known.
+
+    Raises
+    ------
+    CondorError
+        They could not be removed; the message says which may remain and how to remove them by hand.
+    """
+    constraint = cluster_constraint(cluster)
+    try:
+        condor = await condor.at(schedd)
+        await condor.remove(constraint)
+    except CondorError as error:
+        there = f"-name {condor.schedd} " if condor.schedd else ""
+        error.hint = (
+            f"worker jobs of the cluster may remain. When the schedd is back, "
+            f"`HTCGateway(...).stop_cluster({cluster!r})` or `condor_rm {there}-constraint '{constraint}'` removes "
+            "them. " + error.hint
+        )
+        raise
+
+
+class Queue:
+    """The jobs of one cluster as the schedd has them; one look is shared by all who ask."""
+
+    def __init__(self, condor: Condor, staging: Staging, scheduler: SchedulerLink, schedd: str) -> None:
+        self.condor = condor
+        self.staging = staging
+        self.scheduler = scheduler
+        self.constraint = cluster_constraint(staging.cluster)
+        self.seen = WorkerJobs()
+        self._seen_at = self._changed_at = -float("inf")
+        self._held: dict[JobId, float] = {}
+        self.schedd = schedd
+        self._located = False
+        self._looking: asyncio.Task[WorkerJobs] | None = None
+
+    async def look(self, max_age: float | None = None) -> WorkerJobs:
+        """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
+
+        Parameters
+        ----------
+        max_age : float, optional
+            How old the answer may be, in seconds; the configured ``poll-interval`` if not given.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        limit = config.seconds("condor.poll-interval") if max_age is None else max_age
+        if self._seen_at > self._changed_at and time.monotonic() - self._seen_at <= limit:
+            return self.seen
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        # One who gives up must not take the answer from the others.
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> WorkerJobs:
+        asked_at = time.monotonic()
+        making, made = await self._query()
+        if not self._located and await self._is_elsewhere(made):
+            making, made = await self._query()
+        jobs = WorkerJobs.ordered([*made, *materialization.unmaterialized(making, made)])
+        # Ten thousand jobs take as long to forget as to sort: the event loop goes on between the two.
+        await asyncio.sleep(0)
+        if asked_at > self._seen_at:
+            self.seen, self._seen_at = jobs, asked_at
+            self._report_holds()
+        return jobs
+
+    async def _query(self) -> tuple[list[Mapping[str, Any]], list[WorkerJob]]:
+        """Return the factories and the jobs that the schedd has."""
+        late = bool(self.staging.spec.max_idle)
+        # Before the jobs, so that none is made between the two unseen.
+        making = await materialization.factories(self.condor, self.constraint) if late else []
+        return making, await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
+
+    async def _is_elsewhere(self, made: list[WorkerJob]) -> bool:
+        """Tell whether another schedd than the one that has answered holds the jobs; it is asked from now on."""
+        if not self.schedd and not made:
+            try:
+                await self._read_schedd()
+            except SchedulerError as error:  # who only looks needs no scheduler
+                logger.info("which schedd holds the jobs is not known: %s", error)
+        answered = made[0].schedd if made else self.condor.answered
+        self._located = bool(self.schedd and answered)
+        if not self._located or same_schedd(answered, self.schedd):
+            return False
+        self.condor = self.condor.named(self.schedd)
+        return True
+
+    async def _read_schedd(self) -> None:
+        if not self.schedd:
+            self.schedd = check_schedd(await self.scheduler.noted(SCHEDD))
+
+    async def _note_schedd(self) -> None:
+        """Let the other clients know where the jobs are, before there are any."""
+        await self._read_schedd()
+        if not self.schedd:
+            self.schedd = check_schedd(self.seen[0].schedd if self.seen else self.condor.answered)
+            if self.schedd:
+                await self.scheduler.note(**{SCHEDD: self.schedd})
+        if self.schedd:
+            note_schedd(self.staging.cluster, self.schedd)
+        if not self._located:  # another client may have been the first since the jobs were counted
+            self.condor = await self.condor.at(self.schedd)
+
+    async def _count(self) -> WorkerJobs:
+        """Return the live jobs of now. The first time there are none as a rule, and to count them is quicker."""
+        if self._seen_at < 0 and not self.staging.spec.max_idle:
+            await self._read_schedd()
+            if not self.schedd and await self.condor.totals(self.constraint) == 0:
+                return WorkerJobs()
+        return (await self._look()).live
+
+    def _report_holds(self) -> None:
+        """Warn of jobs that have gone on hold since the last look."""
+        held = [job for job in self.seen.having(JobStatus.HELD) if job.hold_code != SPOOLING]
+        fresh = [job for job in held if self._held.get(job.id) != job.since]
+        self._held = {job.id: job.since for job in held}
+        kinds: dict[tuple[int | None, int | None], list[WorkerJob]] = {}
+        for job in fresh:
+            kinds.setdefault((job.hold_code, job.hold_subcode), []).append(job)
+        for jobs in kinds.values():
+            more = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
+            # The time, lest Python takes a second hold of the same job for the first.
+            at = time.strftime("%H:%M:%S", time.localtime(jobs[-1].since))
+            warnings.warn(
+                f"worker jobs on hold since {at}: {', '.join(str(job.id) for job in jobs[:3])}{more}. "
+                f"HTCondor's reason: {jobs[0].hold_reason}",
+                GatewayWarning,
+                stacklevel=2,
+            )
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Change the jobs; what was asked before the end of that is out of date."""
+        try:
+            yield
+        finally:
+            self._changed_at = time.monotonic()
+
+    async def _remove(self, ids: Iterable[JobId]) -> None:
+        chosen = sorted(ids)
+        wanted = ids_constraint(chosen)
+        if len(wanted) > _LONGEST_CONSTRAINT:
+            for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
+                await self._remove(half)
+        elif wanted:
+            with self._change():
+                await self.condor.remove(f"{self.constraint} && ({wanted})")

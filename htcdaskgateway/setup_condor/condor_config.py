@@ -1,0 +1,91 @@
+"""HTCondor's configuration for the user: where it goes, what it says, and how it joins what is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..condor import templating
+from ..errors import ConfigError
+from .settings import Settings
+
+FILE_NAME = "90-htcdaskgateway.conf"
+BEGIN = "# >>> htcdaskgateway: written by setup_condor, which replaces what is between these lines >>>"
+END = "# <<< htcdaskgateway <<<"
+
+_BLOCK = re.compile(rf"^{re.escape(BEGIN)}$.*?^{re.escape(END)}$\n?", re.M | re.S)
+_STATEMENTS = {"if", "elif", "else", "endif", "include", "use", "error", "warning"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file that the configuration goes to, and why it is that one."""
+
+    path: Path
+    reason: str
+
+
+def choose_target(settings: Settings, bin_dir: Path) -> Target:
+    """Return where the configuration goes.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where a path may be given.
+    bin_dir : pathlib.Path
+        The directory of HTCondor's tools, which may lie in a conda environment.
+    """
+    if settings.condor_config is not None:
+        path = settings.condor_config
+        return Target(path / FILE_NAME if path.is_dir() else path, "as you said")
+    named = os.environ.get("CONDA_PREFIX")
+    refused = ""
+    for prefix in (bin_dir.parent, Path(sys.prefix), *([Path(named)] if named else [])):
+        directory = prefix / "etc" / "condor" / "config.d"
+        if (prefix / "conda-meta").is_dir() and directory.is_dir():
+            if os.access(directory, os.W_OK | os.X_OK):
+                return Target(directory / FILE_NAME, "this conda environment's")
+            refused = f"you may not write to {directory}"
+    return Target(Path.home() / ".condor" / "user_config", refused or "your own")
+
+
+def render(settings: Settings) -> str:
+    """Return the block of configuration between its two marks.
+
+    Raises
+    ------
+    ConfigError, TemplateError
+        A value cannot be written into a configuration.
+    """
+    for name, value in settings.condor_settings.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name.lower() in _STATEMENTS:
+            raise ConfigError(f"condor-settings: {name!r} is no name of a variable of HTCondor's configuration")
+        if not value.isprintable() or value.rstrip().endswith("\\"):
+            raise ConfigError(f"condor-settings: {name}: {value!r} is not one line of HTCondor's configuration")
+    directory = settings.token_directory
+    # By $ENV(HOME), so that those who share a conda environment each use their own tokens.
+    in_home = directory.relative_to(Path.home()) if directory.is_relative_to(Path.home()) else None
+    text = templating.render(
+        "condor_config.j2",
+        schedd=settings.schedd,
+        collector=settings.collector,
+        trust_domain=settings.trust_domain,
+        uid_domain=settings.uid_domain,
+        filesystem_domain=settings.filesystem_domain,
+        token_directory=directory,
+        token_directory_in_home=in_home,
+        settings=settings.condor_settings,
+    )
+    return f"{BEGIN}\n{text.rstrip()}\n{END}\n"
+
+
+def merge(existing: str, block: str) -> str:
+    """Return `existing` with `block` in the place of an older one, or else at its end, where it wins."""
+    if _BLOCK.search(existing):
+        return _BLOCK.sub(lambda _: block, existing, count=1)
+    if not existing.strip():
+        return block
+    return existing.rstrip("\n") + "\n\n" + block

@@ -1,0 +1,1 @@
+"""What one worker needs, and the files of its job."""

@@ -1,0 +1,84 @@
+"""The command line and the environment of a worker, and how it may end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dask.config
+
+from . import checks
+from .spec import WorkerSpec
+from .staging import DEATH_TIMEOUT
+
+EXIT_AGAIN = 75
+"""How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
+
+EXIT_CANNOT = 78
+"""How a worker ends whose Python has no dask (EX_CONFIG), as in ``remote/worker_start.py``."""
+
+EXIT_UNNAMED = 79
+"""How the worker script ends that cannot read its job's ad, which names the worker."""
+
+MAX_FAILURES = 3
+"""How often a worker may fail before its job is held."""
+
+REMOTE_FILES = ("worker_start.py", "worker_preload.py")
+"""What goes with the job beside its credentials, and runs where this package is not installed."""
+
+LEASE = 600
+"""How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
+
+
+def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> list[str]:
+    """Return the command line of a worker, without what differs from one start of a job to the next."""
+    proxy = spec.scheduler_proxy or urlsplit(scheduler_address).netloc
+    command = [spec.python, "worker_start.py", f"tls://{proxy}"]
+    options = {
+        "--scheduler-sni": f"daskgateway-{cluster}",
+        "--tls-ca-file": "dask.crt",
+        "--tls-cert": "dask.crt",
+        "--tls-key": "dask.pem",
+        "--preload": "worker_preload.py",
+        "--preload-nanny": "worker_preload.py" if spec.nanny else None,
+        "--nworkers": str(spec.processes) if spec.processes > 1 else None,
+        "--nthreads": str(spec.nthreads),
+        "--memory-limit": str(spec.memory_limit),
+        "--death-timeout": f"{spec.death_timeout or DEATH_TIMEOUT:g}",
+        "--worker-port": spec.worker_port,
+        "--nanny-port": spec.worker_port if spec.nanny else None,
+        "--interface": spec.interface,
+        # Health and metrics are served over plain HTTP: to this machine only.
+        "--dashboard-address": "127.0.0.1:0",
+    }
+    for option, value in options.items():
+        if value is not None:
+            command += [option, value]
+    # worker_start.py restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
+    return [*command, "--nanny" if spec.nanny else "--no-nanny", "--no-dashboard"]
+
+
+def worker_environment(cluster: str, spec: WorkerSpec) -> dict[str, str]:
+    """Return the environment variables of a worker.
+
+    No nanny starts it, so that what Dask's configuration has for a nanny to set is set here: one thread for an
+    operation of NumPy, for one, because a worker runs as many operations at once as it has threads. HTCondor's own
+    value is the number of CPUs.
+
+    Raises
+    ------
+    ConfigError
+        Dask's configuration has a variable that cannot be set.
+    """
+    variables: dict[str, str | None] = {}
+    for key in ("distributed.nanny.pre-spawn-environ", "distributed.nanny.environ"):
+        variables |= checks.environment(dask.config.get(key, {}), key)
+    variables |= {**spec.environment, "DASK_GATEWAY_CLUSTER_NAME": cluster}
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def container_prefix(spec: WorkerSpec) -> str:
+    """Return what the name of a variable begins with that the worker script hands into the container."""
+    if spec.container_runtime != "apptainer":
+        return ""
+    return "SINGULARITYENV_" if Path(spec.container_command).name.startswith("singularity") else "APPTAINERENV_"

@@ -1,0 +1,267 @@
+"""What one worker needs: a frozen description made of configuration and keywords."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import config
+from ..errors import ConfigError
+from . import checks
+from .units import KIB, MIB, format_bytes, parse_amount
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What one worker needs.
+
+    Each field is a keyword of ``new_cluster`` and, with ``-`` for ``_``, a key of ``htcdaskgateway.worker`` in
+    dask's configuration. `from_keywords` makes one of both.
+
+    Attributes
+    ----------
+    container_image : str or None
+        Path or address of the image the worker runs in; a relative path is one of this machine's.
+    container_runtime : {'htcondor', 'apptainer', 'none'}
+        Who starts the container: HTCondor's container universe, the worker script, or nobody.
+    container_command : str
+        The program of the ``apptainer`` runtime.
+    container_binds, container_options : tuple of str
+        Its ``--bind`` arguments and its other options.
+    transfer_container : bool or None
+        Whether the ``htcondor`` runtime sends the image with each job, or takes it from its path on the execute
+        node. None: a file is sent, a directory is not. What is below ``/cvmfs`` is never sent.
+    cpus : int
+        ``request_cpus``, and the number of threads of the job's workers together.
+    memory : int
+        ``request_memory`` and the memory limit of the job's workers together, in bytes. Given as text it is read
+        as HTCondor reads it: ``32GB`` is 32 GiB, a bare number counts MiB.
+    processes : int
+        How many workers a job has, for work that Python's lock holds back. They share its CPUs and its memory.
+    nanny : bool
+        Whether a nanny watches each worker: starts it again where it is, ends it above its memory limit, and takes
+        nanny plugins and ``restart_workers``. It costs a second process and start for each worker.
+    disk : int or None
+        ``request_disk`` in bytes. A bare number counts KiB, as for HTCondor.
+    gpus : int or None
+        ``request_gpus``.
+    python : str
+        The worker's Python, as the execute node or the image has it. Where none is given it is ``python`` in a
+        container, and without one the Python that runs this, for a file system that the execute nodes share.
+    worker_extra_args : tuple of str
+        More arguments of ``dask worker``; none that change its name, its credentials or the number of processes.
+    worker_port : str
+        The port or range of ports (``first:last``) that workers listen on.
+    interface : str or None
+        The network interface that they listen on.
+    scheduler_proxy : str or None
+        ``HOST:PORT`` of the gateway's scheduler proxy, where workers see it under another name than the client.
+    death_timeout : float or None
+        How long a worker without a scheduler stays, in seconds. None: a minute, and longer where more than 600 jobs
+        are submitted at once, a second for each ten: so many take their time to join through one proxy.
+    start_interval : float
+        Seconds between the first starts of workers that were asked for at once, so that a thousand do not read a
+        shared file system in the same moment. A slot waits in whole seconds for its worker's turn. 0: none waits.
+    environment : dict of str to str or None
+        Environment variables of the worker, beside those that Dask's configuration has for one
+        (``distributed.nanny.pre-spawn-environ`` and ``environ``); None for one of these that is not to be set. They
+        are readable by whoever may use the scheduler: no secrets.
+    job_script_prologue : tuple of str
+        Shell lines that run before the worker starts.
+    job_extra_directives : dict of str to str
+        More lines of the submit description, such as ``{"accounting_group": "physics"}``.
+    submit_command_extra : tuple of str
+        More arguments of ``condor_submit``; none that name a schedd or change the number of jobs.
+    requirements, rank : str or None
+        ClassAd expressions.
+    log_directory : str or None
+        Where the output of the workers goes; None for ``logs/`` in the staging directory.
+    spool : bool
+        Send the input files to the schedd, for one that does not see the staging directory.
+    max_idle : int or None
+        How many jobs of one submit may wait in the queue (or be held) at a time: the schedd makes the others as
+        those start, until ``max_idle_time`` after the submit (HTCondor's late materialization). None: all wait in
+        the queue. It stays as it was when the cluster was made.
+    max_idle_time, max_held_time : float
+        How long a job may wait in the queue or be held before HTCondor removes it, in seconds.
+    """
+
+    container_image: str | None
+    container_runtime: str
+    container_command: str
+    container_binds: tuple[str, ...]
+    container_options: tuple[str, ...]
+    transfer_container: bool | None
+    cpus: int
+    memory: int
+    processes: int
+    nanny: bool
+    disk: int | None
+    gpus: int | None
+    python: str
+    worker_extra_args: tuple[str, ...]
+    worker_port: str
+    interface: str | None
+    scheduler_proxy: str | None
+    death_timeout: float | None
+    start_interval: float
+    environment: Mapping[str, str | None]
+    job_script_prologue: tuple[str, ...]
+    job_extra_directives: Mapping[str, str]
+    submit_command_extra: tuple[str, ...]
+    requirements: str | None
+    rank: str | None
+    log_directory: str | None
+    spool: bool
+    max_idle: int | None
+    max_idle_time: float
+    max_held_time: float
+
+    @classmethod
+    def from_keywords(cls, **keywords: Any) -> WorkerSpec:
+        """Return the spec that the configuration, overridden by `keywords`, describes.
+
+        Raises
+        ------
+        ConfigError
+            A value cannot be used; the message names it.
+        TypeError
+            There is no such keyword.
+        """
+        unknown = keywords.keys() - KEYWORDS
+        if unknown:
+            raise TypeError(
+                f"unknown worker option {sorted(unknown)[0]!r}; there are {', '.join(sorted(KEYWORDS))}"
+            )
+        values = {
+            name: check(
+                keywords[name] if name in keywords else config.get(f"worker.{name.replace('_', '-')}"), name
+            )
+            for name, check in _CHECKS.items()
+        }
+        if values["container_runtime"] == "none" and keywords.get("container_image") is not None:
+            raise ConfigError(
+                f"container_image={keywords['container_image']!r} was given, but container_runtime is 'none'; "
+                "pass container_runtime='htcondor' or 'apptainer', or no image"
+            )
+        if values["container_runtime"] == "none":
+            values["container_image"] = None
+        if values["container_runtime"] == "apptainer" and values["container_image"] is None:
+            raise ConfigError("container_runtime='apptainer' needs a container_image")
+        if values["python"] is None:
+            values["python"] = "python" if values["container_image"] or not sys.executable else sys.executable
+        if values["spool"] and values["max_idle"] is not None:
+            raise ConfigError(
+                f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
+                "later whose files are spooled"
+            )
+        if values["processes"] > values["cpus"]:
+            raise ConfigError(
+                f"processes={values['processes']!r} needs at least as many cpus, but cpus={values['cpus']!r}: they "
+                "are the job's, and each worker has its share of them"
+            )
+        listeners = values["processes"] * (2 if values["nanny"] else 1)
+        if 0 < checks.port_count(values["worker_port"]) < listeners:
+            raise ConfigError(
+                f"worker_port={values['worker_port']!r} is too few ports for one job: it has {listeners} processes "
+                "that listen (workers and nannies)"
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that `from_dict` reads, for the scheduler's metadata."""
+        data = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+        disk = None if self.disk_kib is None else f"{self.disk_kib}K"
+        return {**data, "memory": f"{self.memory_mib}M", "disk": disk}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WorkerSpec:
+        """Return the spec of `to_dict`, which another version of this package may have written.
+
+        It came over a network, so it is checked like a user's keywords.
+
+        Raises
+        ------
+        ConfigError
+            A value cannot be used.
+        """
+        return cls.from_keywords(**{name: value for name, value in data.items() if name in KEYWORDS})
+
+    @property
+    def nthreads(self) -> int:
+        """The threads of one worker: its share of the job's CPUs."""
+        return self.cpus // self.processes
+
+    @property
+    def memory_limit(self) -> int:
+        """The memory of one worker in bytes: its share of the job's."""
+        return self.memory // self.processes
+
+    def jobs(self, workers: int) -> int:
+        """Return how many jobs have so many workers, rounded up to whole jobs."""
+        return -(-workers // self.processes)
+
+    @property
+    def memory_mib(self) -> int:
+        """The memory in MiB, as ``request_memory`` counts."""
+        return self.memory // MIB
+
+    @property
+    def disk_kib(self) -> int | None:
+        """The disk in KiB, as ``request_disk`` counts."""
+        return None if self.disk is None else self.disk // KIB
+
+    def __str__(self) -> str:
+        parts = [f"{self.cpus} CPU(s)", f"{format_bytes(self.memory)} of memory"]
+        if self.processes > 1:
+            parts.append(f"{self.processes} workers")
+        if self.disk:
+            parts.append(f"{format_bytes(self.disk)} of disk")
+        if self.gpus:
+            parts.append(f"{self.gpus} GPU(s)")
+        if self.container_image and self.container_runtime != "none":
+            parts.append(f"in {self.container_image}")
+        return ", ".join(parts)
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "container_image": checks.optional(checks.image),
+    "container_runtime": checks.runtime,
+    "container_command": checks.text,
+    "container_binds": checks.texts,
+    "container_options": checks.texts,
+    "transfer_container": checks.optional(checks.flag),
+    "cpus": checks.count,
+    "memory": lambda value, name: parse_amount(value, name, step=MIB),
+    "processes": checks.count,
+    "nanny": checks.flag,
+    "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
+    "gpus": checks.optional(checks.count),
+    "python": checks.optional(checks.text),
+    "worker_extra_args": checks.worker_arguments,
+    "worker_port": checks.ports,
+    "interface": checks.optional(checks.text),
+    "scheduler_proxy": checks.optional(checks.host_port),
+    "death_timeout": checks.optional(config.parse_seconds),
+    "start_interval": lambda value, name: config.parse_seconds(value, name, zero=True),
+    "environment": checks.environment,
+    "job_script_prologue": checks.texts,
+    "job_extra_directives": checks.directives,
+    "submit_command_extra": checks.submit_arguments,
+    "requirements": checks.optional(checks.expression),
+    "rank": checks.optional(checks.expression),
+    "log_directory": checks.optional(checks.text),
+    "spool": checks.flag,
+    "max_idle": checks.optional(checks.count),
+    "max_idle_time": config.parse_seconds,
+    "max_held_time": config.parse_seconds,
+}
+
+KEYWORDS = frozenset(_CHECKS)
+"""The keywords of ``new_cluster`` that describe a worker; all others are the gateway server's."""

@@ -1,0 +1,403 @@
+"""The staging directory of one cluster: the rendered job, its script, the credentials, the output."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .. import config
+from ..condor import templating
+from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
+from ..condor.schedd import check_schedd
+from ..errors import ConfigError, StagingError
+from . import containers
+from .job import (
+    EXIT_AGAIN,
+    EXIT_CANNOT,
+    EXIT_UNNAMED,
+    LEASE,
+    MAX_FAILURES,
+    REMOTE_FILES,
+    container_prefix,
+    worker_command,
+    worker_environment,
+)
+from .spec import WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+DEATH_TIMEOUT = 60
+"""How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
+
+EXIT_NO_PYTHON = 80
+"""How the worker script ends that does not find the worker's Python."""
+
+SPOOL_SPEED = 2**20
+"""How many bytes a schedd has to take in at least in a second, for the time limit of a spooled submit."""
+
+# Where NCSA's systems have a directory for each user.
+_SITE_HOMES = Path("/u")
+
+# A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
+_CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
+
+
+def check_cluster_name(name: str) -> str:
+    """Return `name` if it can be a cluster's name.
+
+    Raises
+    ------
+    ConfigError
+        It could leave the staging directory or mean something in a submit description.
+    """
+    if not _CLUSTER_NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is not the name of a Dask Gateway cluster")
+    return name
+
+
+def staging_root() -> Path:
+    """Return the directory that holds the staging directories of all clusters."""
+    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or _site_home() / "htcdask"
+    return Path(named).expanduser().absolute()
+
+
+def _site_home() -> Path:
+    """Return the user's directory at the site, which the pool sees, too, or else the home."""
+    try:
+        user = getpass.getuser()
+        directory = _SITE_HOMES / user
+        if user == directory.name != ".." and directory.stat().st_uid == os.geteuid():
+            return directory
+    except (OSError, KeyError, ValueError):  # no such directory, or nobody by this number has a name
+        pass
+    return Path.home()
+
+
+def check_root() -> None:
+    """Check that the staging root can be written, by writing there.
+
+    Raises
+    ------
+    StagingError
+        It cannot.
+    """
+    root = staging_root()
+    with _explained(root):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = root / f".probe-{secrets.token_hex(8)}"
+        probe.mkdir(mode=0o700)
+        probe.rmdir()
+
+
+class Staging:
+    """The staging directory of one cluster.
+
+    Parameters
+    ----------
+    cluster : str
+        The cluster's name.
+    spec : WorkerSpec
+        What a worker needs.
+
+    Attributes
+    ----------
+    directory : pathlib.Path
+        The directory, readable to the user alone.
+
+    Raises
+    ------
+    ConfigError
+        The cluster's name cannot be a directory's.
+    """
+
+    def __init__(self, cluster: str, spec: WorkerSpec) -> None:
+        self.cluster = check_cluster_name(cluster)
+        self.spec = spec
+        self.directory = staging_root() / cluster
+
+    @property
+    def description(self) -> Path:
+        """The submit description."""
+        return self.directory / "worker.sub"
+
+    @property
+    def logs(self) -> Path:
+        """The directory of the workers' output."""
+        named = self.spec.log_directory
+        return Path(named).expanduser().absolute() / self.cluster if named else self.directory / "logs"
+
+    def spool_limit(self, count: int) -> float:
+        """Return how long a spooled submit of `count` jobs may take, in seconds: each is sent all of its files."""
+        return config.seconds("condor.timeout") + count * self._spool_each()
+
+    def _spool_each(self) -> int:
+        """Return how many seconds more a spooled submit may take for each of its jobs."""
+        size = 0
+        if containers.is_sent(self.spec):
+            with contextlib.suppress(OSError):  # an address, or what the submit itself will complain of
+                size = Path(self.spec.container_image or "").stat().st_size
+        return 1 + -(-size // SPOOL_SPEED)
+
+    def rendered(self, scheduler_address: str) -> dict[str, str]:
+        """Return the text of each rendered file by its name.
+
+        Parameters
+        ----------
+        scheduler_address : str
+            The address of the scheduler behind the gateway's proxy, ``gateway://HOST:PORT/NAME``.
+
+        Raises
+        ------
+        ConfigError, TemplateError
+            A file cannot be rendered.
+        """
+        from .._version import __version__
+
+        spec = self.spec
+        # A spooled job has a flat directory at the schedd; elsewhere a full path would tell nothing more.
+        logs = "." if spec.spool else (str(self.logs) if spec.log_directory else "logs")
+        shared = {
+            "cluster": self.cluster,
+            "spec": spec,
+            "version": __version__,
+            "name_prefix": NAME_PREFIX,
+            "exit_unnamed": EXIT_UNNAMED,
+            "exit_no_python": EXIT_NO_PYTHON,
+        }
+        description = templating.render(
+            "worker.sub.j2",
+            **shared,
+            logs=logs,
+            cluster_attribute=CLUSTER_ATTRIBUTE,
+            exit_again=EXIT_AGAIN,
+            max_failures=MAX_FAILURES,
+            vacate_time=config.seconds("retire-timeout"),
+            image_is_sent=containers.is_sent(spec),
+            exit_cannot=EXIT_CANNOT,
+            lease=LEASE,
+            spool_base=config.seconds("condor.timeout"),
+            spool_each=self._spool_each(),
+        )
+        script = templating.render(
+            "worker.sh.j2",
+            **shared,
+            environment=worker_environment(self.cluster, spec),
+            command=worker_command(self.cluster, spec, scheduler_address),
+            apptainer=spec.container_runtime == "apptainer",
+            container_prefix=container_prefix(spec),
+        )
+        remote = resources.files("htcdaskgateway.remote")
+        return {
+            "worker.sub": description,
+            "worker.sh": script,
+            **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
+            "gateway": _gateway(scheduler_address),
+        }
+
+    def write(self, scheduler_address: str, certificate: str, key: str) -> None:
+        """Write the directory, private from the moment it exists; a second time it changes nothing.
+
+        Parameters
+        ----------
+        scheduler_address : str
+            As for `rendered`.
+        certificate, key : str
+            The cluster's TLS credentials in PEM form.
+
+        Raises
+        ------
+        StagingError
+            The directory cannot be written, or somebody else has made it.
+        ConfigError, TemplateError
+            A file cannot be rendered.
+        """
+        files = self.rendered(scheduler_address)
+        with _explained(self.directory):
+            staging_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+            credentials = self.directory / "credentials"
+            for directory in (self.directory, credentials):
+                _private_directory(directory)
+            self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, text in files.items():
+                _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)
+            _write(credentials / "dask.crt", certificate, 0o600)
+            _write(credentials / "dask.pem", key, 0o600)
+
+    def check(self) -> None:
+        """Check that what a job needs is still there.
+
+        Raises
+        ------
+        StagingError
+            It is not.
+        """
+        for name in ("worker.sub", "worker.sh", *REMOTE_FILES, "credentials/dask.crt", "credentials/dask.pem"):
+            if not os.access(self.directory / name, os.R_OK):
+                raise StagingError(
+                    f"{self.directory / name} is gone; `HTCGateway(...).connect({self.cluster!r})` writes it again"
+                )
+
+
+def job_script(cluster: str, spec: WorkerSpec) -> str:
+    """Return the submit description and the worker script of a cluster as they were staged.
+
+    Raises
+    ------
+    StagingError
+        They cannot be read.
+    """
+    stage = Staging(cluster, spec)
+    parts = []
+    for path in (stage.description, stage.directory / "worker.sh"):
+        try:
+            parts.append(f"# ==> {path} <==\n{path.read_text(encoding='utf-8').rstrip()}\n")
+        except OSError as error:
+            raise StagingError(f"{path} cannot be read: {error.strerror or error}") from error
+    return "\n".join(parts)
+
+
+def remove_credentials(cluster: str) -> None:
+    """Remove a cluster's credentials; the output and the rendered files stay for reading.
+
+    Raises
+    ------
+    StagingError
+        They cannot be removed.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    with _explained(directory):
+        if (directory / "credentials").is_dir() and not any(
+            path.is_symlink() for path in (directory, directory / "credentials")
+        ):
+            shutil.rmtree(directory / "credentials")
+
+
+def note_schedd(cluster: str, schedd: str) -> None:
+    """Keep the name of the schedd that holds a cluster's jobs, for when its scheduler cannot be asked any more.
+
+    Raises
+    ------
+    StagingError
+        It cannot be written.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    with _explained(directory):
+        _write(directory / "schedd", f"{schedd}\n", 0o600)
+
+
+def noted_schedd(cluster: str) -> str:
+    """Return the name of the schedd that was kept by `note_schedd`; empty if there is none."""
+    path = staging_root() / check_cluster_name(cluster) / "schedd"
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # as good as none
+        return check_schedd(path.read_text().strip())
+    return ""
+
+
+def leftovers(scheduler_address: str) -> list[str]:
+    """Return the names of the clusters of one gateway that have a staging directory of this user.
+
+    Parameters
+    ----------
+    scheduler_address : str
+        The address of any scheduler of that gateway. What another gateway knows, this one cannot tell.
+
+    Raises
+    ------
+    StagingError
+        The staging root cannot be read.
+    """
+    root = staging_root()
+    with _explained(root):
+        return sorted(
+            path.parent.name
+            for path in root.glob("*/gateway")
+            if _CLUSTER_NAME.fullmatch(path.parent.name)
+            and not path.parent.is_symlink()
+            and path.read_text() == _gateway(scheduler_address)
+        )
+
+
+def has_credentials(cluster: str) -> bool:
+    """Tell whether the staging directory of a cluster holds its credentials."""
+    return (staging_root() / check_cluster_name(cluster) / "credentials").is_dir()
+
+
+def _gateway(scheduler_address: str) -> str:
+    return f"{urlsplit(scheduler_address).netloc}\n"
+
+
+def sweep(cluster: str) -> None:
+    """Remove what a cluster that is gone left behind: its credentials now, its output after a time.
+
+    Parameters
+    ----------
+    cluster : str
+        The name of a cluster that neither the gateway nor the schedd knows any more.
+
+    Raises
+    ------
+    StagingError
+        It cannot be removed.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    # Another client may sweep at the same moment.
+    with _explained(directory), contextlib.suppress(FileNotFoundError):
+        if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+            return
+        if time.time() - directory.stat().st_mtime > config.seconds("keep-staging"):
+            logger.info("removing %s: its cluster is gone", directory)
+            shutil.rmtree(directory)
+        else:
+            remove_credentials(cluster)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StagingError(
+            f"the staging directory {path} cannot be used: {error.strerror or error}; set HTCDASK_STAGEDIR to a "
+            "directory of yours that HTCondor's submit node sees and that has room"
+        ) from error
+
+
+def _private_directory(path: Path) -> None:
+    """Make `path` a directory that is the user's alone, or refuse one that is not."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise StagingError(f"{path} is not a directory of yours; remove it, or set HTCDASK_STAGEDIR elsewhere")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        path.chmod(0o700)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Write `path` in one step, with `mode` from the moment it exists, whatever the umask."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        # A job that starts at this moment reads these files: what is right is left alone.
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == mode and path.read_text() == text:
+            return
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

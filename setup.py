@@ -1,5 +1,6 @@
 """The distribution of htcdaskgateway; tools are configured in pyproject.toml."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -55,7 +56,7 @@ DOCS = ["furo", "myst-nb", "numpydoc", "sphinx"]
 
 setup(
     name="ncsa-htcdaskgateway",
-    version="2.0.0",
+    version=runpy.run_path(str(HERE / "htcdaskgateway" / "_version.py"))["__version__"],
     description="Dask Gateway clusters whose workers are HTCondor jobs",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -689,3 +689,6 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             return asyncio.get_running_loop() is self.loop.asyncio_loop
         except RuntimeError:
             return False
+
+
+HTCGateway.cluster_cls = HTCGatewayCluster

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 from dask_gateway import Gateway
@@ -54,7 +54,14 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     ----------
     address, proxy_address, public_address, auth, asynchronous, loop
         As for `dask_gateway.Gateway`; what is not given comes from dask's configuration, ``gateway.*``.
+
+    Attributes
+    ----------
+    cluster_cls : type
+        What `new_cluster` and `connect` make.
     """
+
+    cluster_cls: ClassVar[Any]  # cluster.py sets it; this package's __init__ imports both
 
     def __init__(
         self,
@@ -171,9 +178,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         -------
         HTCGatewayCluster
         """
-        from .cluster import HTCGatewayCluster
-
-        return HTCGatewayCluster(
+        return self.cluster_cls(
             **self._settings(), cluster_options=cluster_options, shutdown_on_close=shutdown_on_close, **kwargs
         )
 
@@ -203,10 +208,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         -------
         HTCGatewayCluster
         """
-        from .cluster import HTCGatewayCluster
-
         worker = {**self._submitted.get(cluster_name, {}), **worker}
-        return HTCGatewayCluster.from_name(
+        return self.cluster_cls.from_name(
             cluster_name, shutdown_on_close=shutdown_on_close, **self._settings(), **worker
         )
 
@@ -369,9 +372,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
 
     def _connected(self, cluster_name: str) -> Any:
         """Return the cluster, to be awaited or entered; it lives on this client's loop."""
-        from .cluster import HTCGatewayCluster
-
-        return HTCGatewayCluster.from_name(cluster_name, **{**self._settings(), "asynchronous": True})
+        return self.cluster_cls.from_name(cluster_name, **{**self._settings(), "asynchronous": True})
 
 
 def _for_server(bounds: Any) -> tuple[int | None, int | None]:

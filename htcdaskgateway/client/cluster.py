@@ -7,7 +7,7 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dask_gateway import Gateway, GatewayCluster
@@ -16,11 +16,11 @@ from distributed import Client
 from .. import config
 from ..condor.jobs import CLUSTER_ATTRIBUTE, WorkerJobs
 from ..condor.schedd import Condor, check_schedd, same_schedd
-from ..display import html as display
+from ..display.notebook import NotebookView
 from ..errors import CondorError, ConfigError, SchedulerError, StagingError
 from ..fleet import logs
 from ..fleet.counting import check_count, jobs_of
-from ..fleet.explain import explain
+from ..fleet.explain import explain, held
 from ..fleet.findings import Explanation
 from ..fleet.fleet import Fleet
 from ..fleet.joins import keep_last_joins
@@ -35,7 +35,6 @@ from ..worker.spec import KEYWORDS, WorkerSpec
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
 
 if TYPE_CHECKING:
-    from ..display.widget import ClusterWidget
     from ..fleet.adaptive import FleetAdaptive
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ logger = logging.getLogger(__name__)
 _REPR_TIMEOUT = 5.0
 
 
-class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
+class HTCGatewayCluster(NotebookView, GatewayCluster):  # type: ignore[misc]
     """A Dask Gateway cluster whose workers are HTCondor jobs.
 
     Usually made by `HTCGateway.new_cluster` or `HTCGateway.connect`.
@@ -151,7 +150,6 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         self.status = "created"
         self._fleet: Fleet | None = None
         self._adaptive: FleetAdaptive | None = None
-        self._view: ClusterWidget | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._fresh = name is None
         self._spec = WorkerSpec.from_keywords(**self._worker)
@@ -655,34 +653,14 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
                 return f", jobs unknown ({str(error).splitlines()[0] if str(error) else 'the schedd is slow'})"
         return f", jobs: {self._fleet.seen.summary()}"
 
-    @property
-    def seen(self) -> WorkerJobs | None:
-        """The jobs as they were last seen; None before and after the cluster is open."""
-        return None if self._fleet is None else self._fleet.seen
+    def _job_counts(self) -> Mapping[str, int] | None:
+        return None if self._fleet is None else self._fleet.seen.counts()
 
-    def _widget(self) -> Any:
-        """Return the notebook's live view, or None where it cannot be."""
-        if self._view is None and not self.asynchronous and self.status == "running":
-            try:
-                from ..display.widget import ClusterWidget
+    def _held(self) -> Iterable[str]:
+        return [] if self._fleet is None else map(str, held(self._fleet.seen, self.spec))
 
-                self._view = ClusterWidget(self)
-            except ImportError:  # no ipywidgets: _repr_html_ is shown instead
-                return None
-            # dask-gateway sets its value when workers come and go.
-            self._status_widget = self._view.status
-        return None if self._view is None else self._view.box
-
-    def _widget_status(self) -> str:
-        return display.status_html(self)
-
-    def _ipython_display_(self, **kwargs: Any) -> None:
-        super()._ipython_display_(**kwargs)
-        if self._view is not None:
-            self._view.begin()
-
-    def _repr_html_(self) -> str:
-        return display.cluster_html(self)
+    def _widget_look(self) -> Callable[[], Awaitable[Any]]:
+        return self.fleet.look
 
     def _on_loop(self) -> bool:
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from ..display.table import Table, duration, printable, table_html, table_text
 from ..errors import CondorError
 
 CLUSTER_ATTRIBUTE = "HTCDaskGatewayCluster"
@@ -59,6 +61,13 @@ class JobStatus(enum.IntEnum):
 
 LIVE = frozenset(JobStatus) - {JobStatus.REMOVED, JobStatus.COMPLETED}
 """The states in which a job is, or can become, a worker again; one that transfers its output may run again."""
+
+_COLUMNS = ("Job", "Status", "For", "Starts", "Machine", "Why")
+_ROWS = 60
+"""How many jobs a table shows; of more, those that need a look come first."""
+
+# The jobs that the schedd has still to make come after all others.
+_FIRST = (JobStatus.HELD, JobStatus.SUSPENDED, JobStatus.RUNNING, JobStatus.IDLE)
 
 
 class JobId(NamedTuple):
@@ -183,25 +192,50 @@ class WorkerJobs(list[WorkerJob]):
         """Return those with that status."""
         return WorkerJobs(job for job in self if job.status is status)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs wait, run and are held, and, if there are such, are still to be made."""
+        found = Counter(job.status for job in self)
+        late = [JobStatus.UNMATERIALIZED] if found[JobStatus.UNMATERIALIZED] else []
+        return {
+            kind.name.lower(): found[kind] for kind in (JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD, *late)
+        }
+
     def summary(self) -> str:
         """Return how many jobs run, wait and are held, and how many the schedd has still to make, in words."""
-        counts = [(JobStatus.RUNNING, "running"), (JobStatus.IDLE, "idle"), (JobStatus.HELD, "held")]
-        having = Counter(job.status for job in self)
-        if having[JobStatus.UNMATERIALIZED]:
-            counts.append((JobStatus.UNMATERIALIZED, "unmaterialized"))
-        return ", ".join(f"{having[status]} {word}" for status, word in counts)
+        counts = self.counts()
+        return ", ".join(
+            f"{counts[kind]} {kind}" for kind in ("running", "idle", "held", "unmaterialized") if kind in counts
+        )
+
+    def table(self) -> Table:
+        """Return the jobs as a table; of very many, those that need a look."""
+        shown: list[WorkerJob] = self
+        if len(self) > _ROWS:
+            rank = {status: place for place, status in enumerate(_FIRST)}
+            shown = sorted(self, key=lambda job: (rank.get(job.status, len(rank)), job.id))[:_ROWS]
+        now = time.time()
+        rows = [_row(job, now) for job in shown]
+        # A machine's name and a reason may be long; the rest is never shortened.
+        return Table(_COLUMNS, rows, whole=4, more=len(self) - len(shown), summary=self.summary())
 
     def __str__(self) -> str:
-        from ..display.table import jobs_text
-
-        return jobs_text(self)
+        return table_text(self.table()) if self else "no worker jobs"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from ..display.table import jobs_html
+        return table_html(self.table()) if self else "<p>no worker jobs</p>"
 
-        return jobs_html(self)
+
+def _row(job: WorkerJob, now: float) -> tuple[str, ...]:
+    return (
+        str(job.id),
+        job.status.name.lower().replace("_", " "),
+        duration(now - job.since) if job.since else "",
+        str(job.starts),
+        printable(job.host or ""),
+        printable(job.hold_reason or ""),
+    )
 
 
 def ids_constraint(ids: Iterable[JobId]) -> str:

@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 from .. import config
 from ..errors import HTCDaskGatewayError
-from . import html as display
-
-if TYPE_CHECKING:
-    from ..client.cluster import HTCGatewayCluster
-    from ..fleet.fleet import Fleet
+from .html import error_html
 
 logger = logging.getLogger(__name__)
+
+
+class Watched(Protocol):
+    """What the view needs of the cluster that it shows."""
+
+    loop: Any
+
+    def _widget_status(self) -> str: ...
+
+    def _widget_links(self) -> str: ...
+
+    def _widget_held(self) -> str: ...
+
+    def _widget_look(self) -> Callable[[], Awaitable[Any]]: ...
+
+    async def _scale(self, n: int) -> None: ...
+
+    async def _adapt(self, minimum: int | None, maximum: int | None) -> Any: ...
 
 
 class ClusterWidget:
@@ -28,7 +42,7 @@ class ClusterWidget:
 
     Parameters
     ----------
-    cluster : HTCGatewayCluster
+    cluster : Watched
         The cluster; it must not be asynchronous, as its buttons could not wait for the loop they run on.
 
     Raises
@@ -37,7 +51,7 @@ class ClusterWidget:
         There is no ipywidgets.
     """
 
-    def __init__(self, cluster: HTCGatewayCluster) -> None:
+    def __init__(self, cluster: Watched) -> None:
         from ipywidgets import HTML, Accordion, Button, HBox, IntText, Layout, VBox
 
         self._cluster = weakref.ref(cluster)
@@ -74,7 +88,7 @@ class ClusterWidget:
                 HBox([self.status, scaling], layout=wrapping),
                 self.held,
                 self.message,
-                HTML(display.cluster_links(cluster)),
+                HTML(cluster._widget_links()),
             ]
         )
         self.update()
@@ -84,10 +98,10 @@ class ClusterWidget:
         cluster = self._cluster()
         if cluster is None:
             return
-        text = display.status_html(cluster)
+        text = cluster._widget_status()
         if text != self._shown:  # each change travels to the browser
             self._shown = self.status.value = text
-        self.held.value = display.held_html(cluster)
+        self.held.value = cluster._widget_held()
 
     def begin(self) -> None:
         """Begin to watch the queue; where that goes on already, nothing happens. Called from any thread."""
@@ -103,16 +117,16 @@ class ClusterWidget:
             cluster = self._cluster()
             if cluster is None:
                 break
-            fleet = cluster.fleet
+            look = cluster._widget_look()
             cluster = None  # else this task would keep the cluster
-            await self._look(fleet)
+            await self._look(look)
             await asyncio.sleep(config.seconds("condor.poll-interval"))
 
-    async def _look(self, fleet: Fleet) -> None:
+    async def _look(self, look: Callable[[], Awaitable[Any]]) -> None:
         try:
-            await fleet.look()
+            await look()
         except HTCDaskGatewayError as error:
-            self._failure = self.message.value = display.error_html(error)
+            self._failure = self.message.value = error_html(error)
         else:
             # What a button ended with stays until the next button.
             if self.message.value == self._failure:
@@ -130,40 +144,40 @@ class ClusterWidget:
             button.disabled = True
         self.message.value = "<p>This view of the cluster is closed.</p>"
 
-    def _do(self, action: Callable[[HTCGatewayCluster], Coroutine[Any, Any, str]]) -> None:
+    def _do(self, action: Callable[[Watched], Coroutine[Any, Any, str]]) -> None:
         """Begin what a button asks for; the notebook goes on meanwhile, and the view tells how it ended."""
         for button in self._buttons:
             button.disabled = True
         self._loop.call_soon_threadsafe(self._act, action)
 
-    def _act(self, action: Callable[[HTCGatewayCluster], Coroutine[Any, Any, str]]) -> None:
+    def _act(self, action: Callable[[Watched], Coroutine[Any, Any, str]]) -> None:
         if not self._ended:
             self._acting = self._loop.create_task(self._done(action))
 
-    async def _done(self, action: Callable[[HTCGatewayCluster], Coroutine[Any, Any, str]]) -> None:
+    async def _done(self, action: Callable[[Watched], Coroutine[Any, Any, str]]) -> None:
         cluster = self._cluster()
         if cluster is None:
             return
         self.message.value = "<p>…</p>"
         try:
             self.message.value = f"<p>{await action(cluster)}</p>"
-            await self._look(cluster.fleet)
+            await self._look(cluster._widget_look())
         except Exception as error:
             # Nobody waits for a button: the user must see whatever went wrong.
             logger.warning("the widget's button failed", exc_info=True)
-            self.message.value = display.error_html(error)
+            self.message.value = error_html(error)
         finally:
             if not self._ended:
                 for button in self._buttons:
                     button.disabled = False
                 self._begin()
 
-    async def _scale(self, cluster: HTCGatewayCluster) -> str:
+    async def _scale(self, cluster: Watched) -> str:
         n = self._request.value
         await cluster._scale(n)
         return f"Scaled to {n} worker(s)."
 
-    async def _adapt(self, cluster: HTCGatewayCluster) -> str:
+    async def _adapt(self, cluster: Watched) -> str:
         minimum, maximum = self._minimum.value, self._maximum.value or None
         await cluster._adapt(minimum=minimum, maximum=maximum)
         return f"Adapts between {minimum} and {maximum if maximum else 'any number of'} worker(s)."

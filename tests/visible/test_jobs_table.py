@@ -7,7 +7,7 @@ import time
 import pytest
 
 from htcdaskgateway.condor.jobs import WorkerJobs
-from htcdaskgateway.display.table import jobs_html, jobs_text
+from htcdaskgateway.display.table import table_html, table_text
 
 pytestmark = pytest.mark.core
 
@@ -46,7 +46,7 @@ def test_a_terminal_shows_a_line_for_each_job_and_the_counts() -> None:
 
 
 def test_a_hold_reason_cannot_steer_the_terminal() -> None:
-    text = jobs_text(jobs(), width=200)
+    text = table_text(jobs().table(), width=200)
     assert "<script>alert(1)</script> [red] [31m & 'x'" in text
     assert all(character.isprintable() or character == "\n" for character in text)
 
@@ -64,7 +64,7 @@ def test_no_job_is_said_in_words() -> None:
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing() -> None:
-    text = jobs_text(jobs(), width=60)
+    text = table_text(jobs().table(), width=60)
     assert max(map(len, text.splitlines())) <= 60
     assert "node17.example.org" in text.replace(" ", "").replace("\n", "") or "node17" in text
 
@@ -78,4 +78,4 @@ def test_of_thousands_of_jobs_those_that_are_held_are_shown_and_the_rest_is_coun
     assert "no such file" in text
     assert "… and 9941 more" in text
     assert "0 running, 10000 idle, 1 held" in text
-    assert "no such file" in jobs_html(many)
+    assert "no such file" in table_html(many.table())

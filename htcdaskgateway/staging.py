@@ -39,6 +39,9 @@ EXIT_UNNAMED = 79
 EXIT_NO_PYTHON = 80
 """How the worker script ends that does not find the worker's Python."""
 
+LEAST_DISK_KIB = 2**20
+"""What is requested beside the room for the input files where no ``disk`` is asked for: 1 GiB."""
+
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
 
@@ -160,6 +163,7 @@ class Staging:
             vacate_time=config.seconds("retire-timeout"),
             image_is_sent=containers.is_sent(spec),
             exit_cannot=EXIT_CANNOT,
+            least_disk_kib=LEAST_DISK_KIB,
             lease=LEASE,
         )
         script = templating.render(

@@ -10,11 +10,12 @@ from htcdaskgateway.local import LocalSystem, PersonalPool
 
 # A personal pool has no cgroups that would notice; this is the policy in HTCondor's manual for such machines.
 TOO_MUCH = "(MemoryUsage > RequestMemory) =?= true"
+TOO_MUCH_DISK = "(TARGET.DiskUsage > MY.Disk) =?= true"
 MEMORY_POLICY = {
-    "WANT_HOLD": TOO_MUCH,
-    "WANT_HOLD_REASON": '"memory usage exceeded request_memory"',
-    "WANT_HOLD_SUBCODE": 102,
-    "PREEMPT": TOO_MUCH,
+    "WANT_HOLD": f"{TOO_MUCH} || {TOO_MUCH_DISK}",
+    "WANT_HOLD_REASON": f'strcat(ifThenElse({TOO_MUCH_DISK}, "disk", "memory"), " usage exceeded the request")',
+    "WANT_HOLD_SUBCODE": f"ifThenElse({TOO_MUCH_DISK}, 104, 102)",
+    "PREEMPT": f"{TOO_MUCH} || {TOO_MUCH_DISK}",
     "WANT_SUSPEND": "false",
     "WANT_VACATE": "false",
     "MAXJOBRETIREMENTTIME": 0,

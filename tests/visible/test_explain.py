@@ -54,6 +54,26 @@ def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> 
     future.release()
 
 
+def test_disk_that_is_enforced(new_cluster: Callable[..., Any]) -> None:
+    """Who asks for none has enough for what a worker spills at first; who asked for too little is told."""
+    asked, plain = new_cluster(disk="30MB"), new_cluster()
+
+    def write() -> None:
+        import os
+
+        with open("spilled", "wb") as file:
+            file.write(os.urandom(200 * 2**20))
+
+    for cluster in (asked, plain):
+        cluster.scale(1)
+        client = cluster.get_client()
+        client.wait_for_workers(1, timeout=PATIENCE)
+        client.run(write, on_error="ignore")
+    told = explained(asked, "used more disk than it asked for", "new_cluster(disk=…)", timeout=120)
+    assert told.hopeless
+    assert [job.status.name for job in plain.jobs()] == ["RUNNING"]
+
+
 def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(requirements='Machine == "nowhere"')
     cluster.scale(1)

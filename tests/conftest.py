@@ -149,16 +149,17 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-# A personal pool has no cgroups that would notice too much memory: this is the policy in HTCondor's manual for such
-# machines, here for jobs that ask for it.
-_TOO_MUCH = "HoldAboveMemory =?= true && (MemoryUsage > RequestMemory) =?= true"
+# A personal pool has no cgroups that would notice too much memory or disk: this is the policy in HTCondor's manual
+# for such machines, here for jobs that ask for it.
+_DISK = "(HoldAboveRequest =?= true && (TARGET.DiskUsage > MY.Disk) =?= true)"
+_TOO_MUCH = f"{_DISK} || (HoldAboveRequest =?= true && (MemoryUsage > RequestMemory) =?= true)"
 POOL: dict[str, object] = {
     # The master waits this long before it starts a daemon again that was killed; 10 s by default.
     "MASTER_BACKOFF_CONSTANT": 1,
     "MASTER_BACKOFF_CEILING": 2,
     "WANT_HOLD": _TOO_MUCH,
-    "WANT_HOLD_REASON": '"memory usage exceeded request_memory"',
-    "WANT_HOLD_SUBCODE": 102,
+    "WANT_HOLD_REASON": f'strcat(ifThenElse({_DISK}, "disk", "memory"), " usage exceeded the request")',
+    "WANT_HOLD_SUBCODE": f"ifThenElse({_DISK}, 104, 102)",
     "PREEMPT": _TOO_MUCH,
     "WANT_SUSPEND": "false",
     "WANT_VACATE": "false",

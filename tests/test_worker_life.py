@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from dask_gateway import Gateway
-from support import wait_until
+from support import PATIENCE, wait_until
 
 from htcdaskgateway import JobStatus
 from htcdaskgateway.condor.jobs import JobId
@@ -226,3 +226,32 @@ def test_a_spooled_job_joins_and_leaves(new_cluster, pool):
     wait_until(
         lambda: not pool.ads("-constraint", f'HTCDaskGatewayCluster == "{cluster.name}"'), what="none is left"
     )
+
+
+@pytest.mark.parametrize("nanny", [False, True])
+def test_nothing_but_the_workers_ports_can_be_reached_from_another_machine(new_cluster, nanny):
+    """The page for administrators names these ports, and no others, for a firewall."""
+    ports = range(23100, 23140)
+    cluster = new_cluster(
+        nanny=nanny, interface=None, worker_port=f"{ports[0]}:{ports[-1]}", cpus=2, processes=2, memory="2GB"
+    )
+    cluster.scale(2)
+
+    def listening() -> list[tuple[str, int]]:
+        import psutil
+
+        worker = psutil.Process()
+        found = [worker, *worker.parents(), *worker.children(recursive=True)]
+        ours = [process for process in found if "worker_start.py" in " ".join(process.cmdline())]
+        return [
+            tuple(connection.laddr)
+            for process in {*ours, worker}
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+
+    with cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=PATIENCE)
+        for addresses in client.run(listening).values():
+            assert {port for host, port in addresses if host not in ("127.0.0.1", "::1")} <= set(ports)
+            assert len([port for _, port in addresses if port in ports]) >= (2 if nanny else 1)

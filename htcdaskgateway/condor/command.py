@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import logging
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +26,13 @@ from ..errors import (
     CondorTimeoutError,
     CondorUnreachableError,
 )
-from .schedd import end, run_at_exit
 from .tools import find_bin_dir, tool_environment
 
 logger = logging.getLogger(__name__)
 
 
 # How long a killed tool may take to be gone, in seconds.
-KILL_TIMEOUT = 5.0
+_KILL_TIMEOUT = 5.0
 
 # How much of a tool's output is worked on at a time, in bytes: some 100 ads, which take a millisecond.
 _PIECE = 2**14
@@ -166,14 +167,14 @@ class Command:
             # started it; to ask and to remove twice does no harm.
             if "shutdown" not in str(error) or tool == "condor_submit":
                 raise
-            return run_at_exit(command, tool_environment(self.bin_dir), limit, take)
+            return _run_at_exit(command, tool_environment(self.bin_dir), limit, take)
         except asyncio.CancelledError:
-            await end(await starting)
+            await _end(await starting)
             raise
         try:
             stdout, stderr = await asyncio.wait_for(_communicate(process, take), limit)
         except BaseException as error:  # timed out or cancelled
-            await end(process)
+            await _end(process)
             if isinstance(error, asyncio.TimeoutError):
                 raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
             raise
@@ -199,3 +200,35 @@ class Command:
         except CondorError:
             return False
         return "AUTHENTICATE:" in done.stderr
+
+
+def _run_at_exit(
+    command: tuple[str, ...], environment: dict[str, str], limit: float, take: Callable[[str], None] | None
+) -> Completed:
+    """Run a tool to its end without a thread; the event loop has nothing else to do by then."""
+    try:
+        done = subprocess.run(  # noqa: S603 - a tool of HTCondor's, as in `Command.run`
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CondorTimeoutError(
+            f"{Path(command[0]).name} did not end within {limit:g} s", command=command
+        ) from None
+    if take is not None:
+        take(done.stdout)
+    return Completed(command, done.returncode, done.stdout, done.stderr)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a tool with its whole session: it may be a site's wrapper, and leave behind who holds its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)

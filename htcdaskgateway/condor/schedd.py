@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import os
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CondorError, CondorTimeoutError
+from ..errors import CondorError
 from .ads import ARRAY, Ads, T, no_list
-from .command import ERRORS, KILL_TIMEOUT, Command, Completed
+from .command import ERRORS, Command
 
 logger = logging.getLogger(__name__)
 
@@ -363,35 +359,3 @@ def check_schedd(note: object) -> str:
 def same_schedd(one: str, other: str) -> bool:
     """Tell whether both are names of one schedd; a job's ad and condor_q differ in an ``@`` at the end."""
     return one.rstrip("@").lower() == other.rstrip("@").lower()
-
-
-def run_at_exit(
-    command: tuple[str, ...], environment: dict[str, str], limit: float, take: Callable[[str], None] | None
-) -> Completed:
-    """Run a tool to its end without a thread; the event loop has nothing else to do by then."""
-    try:
-        done = subprocess.run(  # noqa: S603 - a tool of HTCondor's, as in `Condor.run`
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CondorTimeoutError(
-            f"{Path(command[0]).name} did not end within {limit:g} s", command=command
-        ) from None
-    if take is not None:
-        take(done.stdout)
-    return Completed(command, done.returncode, done.stdout, done.stderr)
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
-    """Kill a tool with its whole session: it may be a site's wrapper, and leave behind who holds its output."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, 9)
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(process.communicate(), KILL_TIMEOUT)

@@ -7,10 +7,10 @@ import re
 from ..condor.analysis import Analysis
 from ..condor.jobs import WorkerJob
 from ..display.table import printable
-from .explain import NEVER
 from .findings import Finding
 
 AGAIN = "Then {other}."
+NEVER = "can never run in this pool"
 RELEASE = "Then {release} lets it go on."
 
 # HTCondor's manual, *HoldReasonCode*: code or (code, subcode) -> what it means, what to do. What stands in braces

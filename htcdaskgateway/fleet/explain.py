@@ -12,10 +12,10 @@ from ..condor.analysis import Analysis, parse_analysis
 from ..condor.jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
 from ..display.table import duration, printable
 from ..errors import CondorError, HTCDaskGatewayError
+from ..worker.job import EXIT_NO_PYTHON
 from ..worker.spec import WorkerSpec
-from ..worker.staging import EXIT_NO_PYTHON
 from . import remedies
-from .advice import AGAIN, HOLDS, RELEASE, RESOURCE_CODES, describe
+from .advice import AGAIN, HOLDS, NEVER, RELEASE, RESOURCE_CODES, describe
 from .findings import Explanation, Finding
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _KEYWORDS = {
 
 _MEASURED = {"memory=…": "Memory", "disk=…": "Disk"}
 
-NEVER = "can never run in this pool"
 _OWN_FAILURE = "the Dask worker failed"
 # By the exit code of the worker's script, which is the subcode of the hold.
 _FAILED = {

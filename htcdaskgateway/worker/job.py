@@ -9,7 +9,6 @@ import dask.config
 
 from . import checks
 from .spec import WorkerSpec
-from .staging import DEATH_TIMEOUT
 
 EXIT_AGAIN = 75
 """How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
@@ -19,6 +18,18 @@ EXIT_CANNOT = 78
 
 EXIT_UNNAMED = 79
 """How the worker script ends that cannot read its job's ad, which names the worker."""
+
+EXIT_NO_PYTHON = 80
+"""How the worker script ends that does not find the worker's Python."""
+
+DEATH_TIMEOUT = 60
+"""How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
+
+LEAST_DISK_KIB = 2**20
+"""What is requested beside the room for the input files where no ``disk`` is asked for: 1 GiB."""
+
+SPOOL_SPEED = 2**20
+"""How many bytes a schedd has to take in at least in a second, for the time limit of a spooled submit."""
 
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""

@@ -45,7 +45,8 @@ class WorkerSpec:
         Whether a nanny watches each worker: starts it again where it is, ends it above its memory limit, and takes
         nanny plugins and ``restart_workers``. It costs a second process and start for each worker.
     disk : int or None
-        ``request_disk`` in bytes. A bare number counts KiB, as for HTCondor.
+        ``request_disk`` in bytes. A bare number counts KiB, as for HTCondor. None: 1 GiB beside the input
+        files, such as an image that is sent.
     gpus : int or None
         ``request_gpus``.
     python : str

@@ -25,10 +25,13 @@ from . import containers
 from .job import (
     EXIT_AGAIN,
     EXIT_CANNOT,
+    EXIT_NO_PYTHON,
     EXIT_UNNAMED,
     LEASE,
+    LEAST_DISK_KIB,
     MAX_FAILURES,
     REMOTE_FILES,
+    SPOOL_SPEED,
     container_prefix,
     worker_command,
     worker_environment,
@@ -36,15 +39,6 @@ from .job import (
 from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
-
-DEATH_TIMEOUT = 60
-"""How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
-
-EXIT_NO_PYTHON = 80
-"""How the worker script ends that does not find the worker's Python."""
-
-SPOOL_SPEED = 2**20
-"""How many bytes a schedd has to take in at least in a second, for the time limit of a spooled submit."""
 
 # Where NCSA's systems have a directory for each user.
 _SITE_HOMES = Path("/u")
@@ -185,6 +179,7 @@ class Staging:
             vacate_time=config.seconds("retire-timeout"),
             image_is_sent=containers.is_sent(spec),
             exit_cannot=EXIT_CANNOT,
+            least_disk_kib=LEAST_DISK_KIB,
             lease=LEASE,
             spool_base=config.seconds("condor.timeout"),
             spool_each=self._spool_each(),

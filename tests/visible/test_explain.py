@@ -34,7 +34,7 @@ def given_up(cluster: Any, n: int, *words: str) -> None:
 
 
 def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> None:
-    cluster = new_cluster(memory="400MB", job_extra_directives={"My.HoldAboveMemory": "true"})
+    cluster = new_cluster(memory="400MB", job_extra_directives={"My.HoldAboveRequest": "true"})
     cluster.scale(1)
     client = cluster.get_client()
     client.wait_for_workers(1, timeout=PATIENCE)
@@ -56,6 +56,27 @@ def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> 
     assert told.hopeless
     given_up(cluster, 1, "used more memory than it asked for", "gateway.connect(cluster.name, memory=")
     future.release()
+
+
+def test_disk_that_is_enforced(new_cluster: Callable[..., Any]) -> None:
+    """Who asks for none has enough for what a worker spills at first; who asked for too little is told."""
+    policy = {"My.HoldAboveRequest": "true"}
+    asked, plain = (new_cluster(job_extra_directives=policy, **keywords) for keywords in ({"disk": "30MB"}, {}))
+
+    def write() -> None:
+        import os
+
+        with open("spilled", "wb") as file:
+            file.write(os.urandom(200 * 2**20))
+
+    for cluster in (asked, plain):
+        cluster.scale(1)
+        client = cluster.get_client()
+        client.wait_for_workers(1, timeout=PATIENCE)
+        client.run(write, on_error="ignore")
+    told = explained(asked, "used more disk than it asked for", "disk=…", timeout=120)
+    assert told.hopeless
+    assert [job.status.name for job in plain.jobs()] == ["RUNNING"]
 
 
 def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> None:

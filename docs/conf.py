@@ -8,7 +8,7 @@ copyright = "2026, the htcdaskgateway developers"
 version = release = htcdaskgateway.__version__
 
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute", "README.md"]  # index.rst includes README.md
 nitpicky = False
 
 html_theme = "furo"

@@ -48,7 +48,10 @@ class Timeline:
     def __init__(self, cluster: str, events: Iterable[Event], joins: Iterable[Join]) -> None:
         self.cluster = cluster
         self._events = list(events)
-        self._joins = sorted(joins)
+        known = {event.job for event in self._events}
+        came = sorted(joins)
+        self._joins = [join for join in came if join.job in known]
+        self._elsewhere = len({join.worker for join in came if join.joined and join.job not in known})
         self.marks = sorted(marks_of(self._events, self._joins))
         self.starts = starts_of(self._events, self._joins)
         self.times, counts = counts_of(self._events, self._joins)
@@ -90,6 +93,8 @@ class Timeline:
                     text, count = why[0]
                     reason = f" ({text})" if count == len(marks) else f" ({count} of them: {text})"
                 lines.append(f"{kind.capitalize()} {times}{reason}.")
+        if self._elsewhere:
+            lines.append(f"Not shown: {self._elsewhere} more worker(s) joined whose jobs' event log is not here.")
         if self.starts:
             typical = Start("", 0.0, *(median(phase) for phase in zip(*(s[2:] for s in self.starts), strict=True)))
             lines.append(f"Until a worker joined (median of {len(self.starts)}): {typical}.")

@@ -88,7 +88,9 @@ def render(view: View, rows: int) -> RenderableType:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     places = [place for place in range(len(titles)) if place < 2 or any(row[place] for row in shown)]
     for place in places:
-        made.add_column(titles[place], no_wrap=True, overflow="fold" if place < 4 else "ellipsis")
+        # The reason of a hold may be long; it takes the room that is left.
+        widest = max((len(row[place]) for row in shown), default=0)
+        made.add_column(titles[place], no_wrap=True, overflow="ellipsis", min_width=widest if place < 4 else None)
     for row in shown:
         cells = [Text(row[place], style=_COLOURS.get(row.status, "") if place == 1 else "") for place in places]
         made.add_row(*cells)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .condor import Condor
-from .errors import CondorError
+from .errors import CondorError, CondorTimeoutError
 
 MOST = 20_000
 """How many jobs are asked for at most."""
@@ -22,7 +22,11 @@ async def query_history(condor: Condor, constraint: str, attributes: Sequence[st
         The history could not be read.
     """
     asked = [*condor._address(), "-constraint", constraint, "-limit", str(MOST)]
-    done = await condor.run("condor_history", *asked, "-json", "-attributes", ",".join(attributes))
+    try:
+        done = await condor.run("condor_history", *asked, "-json", "-attributes", ",".join(attributes))
+    except CondorTimeoutError as error:
+        error.hint = "the history of a busy schedd is long: raise `htcdaskgateway.condor.timeout` and try again"
+        raise
     if done.returncode != 0:
         raise await condor.failure(done, "HTCondor's history could not be read")
     # No match prints nothing with some versions, and an empty array with others.

@@ -536,12 +536,13 @@ class Condor:
 
 
 def _no_list(done: Completed) -> CondorError:
+    tool = Path(done.command[0]).name
     return CondorError(
-        "condor_q answered something that is not a list of jobs",
+        f"{tool} answered something that is not a list of jobs",
         command=done.command,
         returncode=done.returncode,
         stderr=(done.stderr + done.stdout)[-2000:],
-        hint="is condor_q a wrapper script of your site? Run the command by hand and look",
+        hint=f"is {tool} a wrapper script of your site? Run the command by hand and look",
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from .condor import Condor
-from .errors import CondorError, CondorTimeoutError
+from .condor import _ARRAY, Condor, _Ads, _no_list
+from .errors import CondorTimeoutError
 
 MOST = 20_000
 """How many jobs are asked for at most."""
@@ -21,24 +20,17 @@ async def query_history(condor: Condor, constraint: str, attributes: Sequence[st
     CondorError
         The history could not be read.
     """
+    ads: _Ads[dict[str, Any]] = _Ads(dict)
     asked = [*condor._address(), "-constraint", constraint, "-limit", str(MOST)]
+    asked += ["-json", "-attributes", ",".join(attributes)]
     try:
-        done = await condor.run("condor_history", *asked, "-json", "-attributes", ",".join(attributes))
+        done = await condor.run("condor_history", *asked, take=ads.take)
     except CondorTimeoutError as error:
         error.hint = "the history of a busy schedd is long: raise `htcdaskgateway.condor.timeout` and try again"
         raise
     if done.returncode != 0:
         raise await condor.failure(done, "HTCondor's history could not be read")
-    # No match prints nothing with some versions, and an empty array with others.
-    text = done.stdout[done.stdout.find("[") :] if "[" in done.stdout else "[]"
-    try:
-        ads = json.loads(text)
-    except ValueError as error:
-        raise CondorError(
-            "condor_history answered something that is not a list of jobs",
-            command=done.command,
-            returncode=done.returncode,
-            stderr=(done.stderr + done.stdout)[-2000:],
-            hint="is condor_history a wrapper script of your site? Run the command by hand and look",
-        ) from error
-    return [ad for ad in ads if isinstance(ad, dict)]
+    # No match is nothing or an empty array, as the version has it.
+    if not ads.complete and _ARRAY.search(done.stdout):
+        raise _no_list(done)
+    return ads.made

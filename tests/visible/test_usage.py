@@ -91,8 +91,8 @@ def test_a_history_that_cannot_be_read_is_an_error(tool_calls: Tools, cluster: A
     tool_calls.answer("condor_history", stderr="no history today", code=1)
     with pytest.raises(CondorError, match="HTCondor's history could not be read"):
         cluster.usage()
-    tool_calls.answer("condor_history", stdout="[{'ClusterId': 1,")
-    with pytest.raises(CondorError, match="something that is not a list of jobs"):
+    tool_calls.answer("condor_history", stdout='[{"ClusterId": 1,')
+    with pytest.raises(CondorError, match="condor_history answered something that is not a list of jobs"):
         cluster.usage()
     tool_calls.script("condor_history", "exec sleep 60")
     cluster._condor.timeout = 1.0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import click
+from dask_gateway.client import GatewayWarning
 
 from ._version import __version__
 from .client.gateway import HTCGateway
@@ -214,7 +216,8 @@ def watch(address: str | None, name: str, interval: float) -> None:
 
     if not interval > 0:
         raise click.ClickException(f"--interval {interval:g} is not a time of more than zero seconds")
-    with _cluster(address, name) as cluster:
+    with _cluster(address, name) as cluster, warnings.catch_warnings():
+        warnings.simplefilter("ignore", GatewayWarning)  # of holds, which the table shows
         show(lambda: cluster.gateway.sync(view_of, cluster.fleet), interval)
 
 

@@ -44,10 +44,10 @@ def words(error: BaseException, address: str | None) -> str:
     where = address or dask.config.get("gateway.address", None)
     if isinstance(error, aiohttp.ClientConnectionError):
         return f"no gateway server answers at {where}; is it up, and is that its address? Else {_CONFIGURE}"
-    if isinstance(error, aiohttp.InvalidURL):
-        return f"{where!r} is not the address of a gateway server; {_CONFIGURE}"
     if not where and isinstance(error, ValueError) and not isinstance(error, HTCDaskGatewayError):
         return f"no gateway server is configured; {_CONFIGURE}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return f"{where!r} is not the address of a gateway server; {_CONFIGURE}"
     return plain(str(error)) or f"{type(error).__name__}: no answer"
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import dask.config
 import pytest
+from htcdaskgateway.counting import jobs_of
 
-from htcdaskgateway import errors
+from htcdaskgateway import WorkerSpec, errors
 
 
 @pytest.fixture
@@ -161,3 +162,24 @@ def test_a_staging_directory_of_somebody_else_stops_the_cluster_again(gateway, s
     with pytest.raises(errors.StagingError, match="not a directory of yours"):
         gateway.new_cluster()
     assert {report.name for report in gateway.list_clusters()} == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"mem": "4GB"}, "write scale(memory='4GB')"),
+        ({"cpus": 8}, "write scale(cores=8)"),
+        ({"ncores": 8}, "write scale(cores=8)"),
+        ({"workers": 3}, "write scale(n=3)"),
+        ({"n_jobs": 3}, "write scale(jobs=3)"),
+        ({"memry": "4GB"}, "write scale(memory='4GB')"),
+        ({"minimum": 1}, "adapt(minimum=…, maximum=…) has"),
+        ({"colour": "red"}, "it has n, jobs, cores, memory and worker_type"),
+    ],
+)
+def test_a_word_for_a_number_of_workers_that_is_another_one(wrong, right):
+    spec = WorkerSpec.from_keywords(container_runtime="none")
+    with pytest.raises(errors.ConfigError) as caught:
+        jobs_of(spec, **wrong)
+    assert str(caught.value).startswith(f"scale() has no {next(iter(wrong))!r}; ")
+    assert right in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..errors import CondorError
@@ -17,12 +18,13 @@ T = TypeVar("T")
 
 def no_list(done: Completed) -> CondorError:
     """Return the error that tells of an answer which is not the array of ads."""
+    tool = Path(done.command[0]).name
     return CondorError(
-        "condor_q answered something that is not a list of jobs",
+        f"{tool} answered something that is not a list of jobs",
         command=done.command,
         returncode=done.returncode,
         stderr=(done.stderr + done.stdout)[-2000:],
-        hint="is condor_q a wrapper script of your site? Run the command by hand and look",
+        hint=f"is {tool} a wrapper script of your site? Run the command by hand and look",
     )
 
 

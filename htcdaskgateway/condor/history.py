@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import CondorError
+from ..errors import CondorTimeoutError
+from .ads import ARRAY, Ads, no_list
 from .schedd import Condor
 
 MOST = 20_000
@@ -21,20 +21,17 @@ async def query_history(condor: Condor, constraint: str, attributes: Sequence[st
     CondorError
         The history could not be read.
     """
+    ads: Ads[dict[str, Any]] = Ads(dict)
     asked = [*condor._address(), "-constraint", constraint, "-limit", str(MOST)]
-    done = await condor.run("condor_history", *asked, "-json", "-attributes", ",".join(attributes))
+    asked += ["-json", "-attributes", ",".join(attributes)]
+    try:
+        done = await condor.run("condor_history", *asked, take=ads.take)
+    except CondorTimeoutError as error:
+        error.hint = "the history of a busy schedd is long: raise `htcdaskgateway.condor.timeout` and try again"
+        raise
     if done.returncode != 0:
         raise await condor.failure(done, "HTCondor's history could not be read")
-    # No match prints nothing with some versions, and an empty array with others.
-    text = done.stdout[done.stdout.find("[") :] if "[" in done.stdout else "[]"
-    try:
-        ads = json.loads(text)
-    except ValueError as error:
-        raise CondorError(
-            "condor_history answered something that is not a list of jobs",
-            command=done.command,
-            returncode=done.returncode,
-            stderr=(done.stderr + done.stdout)[-2000:],
-            hint="is condor_history a wrapper script of your site? Run the command by hand and look",
-        ) from error
-    return [ad for ad in ads if isinstance(ad, dict)]
+    # No match is nothing or an empty array, as the version has it.
+    if not ads.complete and ARRAY.search(done.stdout):
+        raise no_list(done)
+    return ads.made

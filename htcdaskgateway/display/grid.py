@@ -44,7 +44,7 @@ def table(
     for row in rows[:most]:
         made.add_row(*(Text(row[place]) for place in places))
     if len(rows) > most:
-        made.add_row(Text(f"… and {len(rows) - most} more"))
+        made.add_row(Text(f"… {len(rows) - most} more"))
     if total:
         made.add_row(*(Text(total[place]) for place in places))
     # As wide as it is: who looks at numbers does not want them wrapped.

@@ -30,6 +30,14 @@ class Row(NamedTuple):
     why: str
 
 
+_TITLES = Row("Job", "Status", "For", "Starts", "Machine", "Worker", "Why")
+_NARROW = (3, 4, 2, 5)
+"""The places of the columns that go where the terminal is narrow, the first one first."""
+
+_WHY = 20
+"""How much room the reason of a hold needs."""
+
+
 @dataclass
 class View:
     """What is shown.
@@ -60,10 +68,9 @@ class View:
     note: str = ""
 
 
-def render(view: View, rows: int) -> RenderableType:
-    """Return the view for a terminal, with so many rows at most."""
+def render(view: View, rows: int, width: int) -> RenderableType:
+    """Return the view for a terminal that is so wide, with so many rows at most."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     asked = sum(view.counts.values())
@@ -84,21 +91,40 @@ def render(view: View, rows: int) -> RenderableType:
     ]
     rank = {state: place for place, state in enumerate(reversed(_ORDER))}
     shown = sorted(view.rows, key=lambda row: rank.get(row.status, len(rank)))[: max(1, rows)]
-    titles = ("Job", "Status", "For", "Starts", "Machine", "Worker", "Why")
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    places = [place for place in range(len(titles)) if place < 2 or any(row[place] for row in shown)]
-    for place in places:
-        made.add_column(titles[place], no_wrap=True, overflow="fold" if place < 4 else "ellipsis")
-    for row in shown:
-        cells = [Text(row[place], style=_COLOURS.get(row.status, "") if place == 1 else "") for place in places]
-        made.add_row(*cells)
-    if shown:
-        lines.append(made)
+    lines += _table(shown, width)
     if len(view.rows) > len(shown):
         lines.append(Text(f"… and {len(view.rows) - len(shown)} more"))
     if view.note:
         lines.append(Text(view.note, style="red"))
     return Group(*lines)
+
+
+def _table(rows: Sequence[Row], width: int) -> list[RenderableType]:
+    """Return one line a row: what is not needed in a narrow terminal goes, and the reason of a hold is cut."""
+    from rich.text import Text
+
+    if not rows:
+        return []
+    body = [_TITLES, *rows]
+    widths = {place: max(len(row[place]) for row in body) for place in range(len(_TITLES) - 1)}
+    widths = {place: most for place, most in widths.items() if any(row[place] for row in rows)}
+    why = any(row.why for row in rows)
+    for place in _NARROW:
+        if sum(widths.values()) + 2 * len(widths) + (_WHY if why else 0) > width:
+            widths.pop(place, None)
+    lines: list[RenderableType] = []
+    for row in body:
+        line = Text(style="bold" if row is _TITLES else "")
+        for place, most in widths.items():
+            style = _COLOURS.get(row.status, "") if place == 1 and row is not _TITLES else ""
+            line.append(row[place].ljust(most), style=style)
+            line.append("  ")
+        if why:
+            line.append(row.why)
+        line.rstrip()
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return lines
 
 
 def _bar(counts: dict[str, int], colours: dict[str, str]) -> RenderableType:
@@ -133,12 +159,12 @@ def show(look: Callable[[], View], interval: float, console: Console | None = No
 
     console = console or Console()
     if not console.is_terminal:
-        console.print(render(look(), 10**6), soft_wrap=True)
+        console.print(render(look(), 10**6, 10**6), soft_wrap=True)
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         try:
             while True:
-                live.update(render(look(), console.height - _AROUND), refresh=True)
+                live.update(render(look(), console.height - _AROUND, console.width), refresh=True)
                 time.sleep(interval)
         except KeyboardInterrupt:
             return

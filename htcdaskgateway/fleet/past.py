@@ -86,6 +86,8 @@ def counts_of(events: list[Event], joins: list[Join]) -> tuple[list[float], list
     both: list[Event | Join] = sorted([*events, *joins], key=lambda what: what.time)
     for what in both:
         if isinstance(what, Join):
+            if what.joined and states.get(what.job) == "":
+                continue  # its job has ended within the same second
             own = here[what.job]
             now["joined"] -= len(own)
             (own.add if what.joined else own.discard)(what.worker)
@@ -140,7 +142,7 @@ def _restarts_in_slot(joins: list[Join]) -> list[Mark]:
     left: Counter[str] = Counter()
     marks = []
     for join in joins:
-        start = "-".join(join.worker.partition("@")[0].split("-")[:3])
+        start = _start(join.worker)
         if not join.joined:
             left[start] += 1
         elif left[start]:
@@ -150,28 +152,46 @@ def _restarts_in_slot(joins: list[Join]) -> list[Mark]:
 
 
 def starts_of(events: list[Event], joins: list[Join]) -> list[Start]:
-    """Return where the time went of each worker that was the first of a start of its job to join."""
-    jobs = _by_job(events)
-    seen: set[tuple[JobId, float]] = set()
-    starts = []
+    """Return the time of each worker that was the first of a start of its job to join, in the order of joining."""
+    firsts: dict[JobId, dict[str, Join]] = defaultdict(dict)
     for join in joins:
-        own = jobs.get(join.job, [])
-        began = [event.time for event in own if event.type is EventType.EXECUTE]
-        # The clocks are those of two machines: a worker may seem to join before its job has begun.
-        executed = max((time for time in began if time <= join.time), default=None)
-        if executed is None and began and began[0] <= join.time + _AT_ONCE:
-            executed = began[0]
-        if not join.joined or executed is None or (join.job, executed) in seen:
-            continue
-        seen.add((join.job, executed))
-        before = [event for event in own if event.time <= max(join.time, executed)]
-        waits = [e.time for e in before if _BECOMES.get(e.type) == "idle" and e.time <= executed]
-        waited = max(waits, default=executed)
-        moved = {e.transfer: e.time for e in before if e.transfer and e.time >= waited}
-        # Each not before the one before it: the log has whole seconds, and the clocks are those of three machines.
-        sent = min(max(moved.get(Transfer.STARTED_IN, executed), waited), executed)
-        arrived = max(moved.get(Transfer.FINISHED_IN, executed), sent, executed)
-        joined = max(join.time, arrived)
-        begun = joined if join.begun is None else min(max(join.begun, arrived), joined)
-        starts.append(Start(join.worker, join.time, sent - waited, arrived - sent, begun - arrived, joined - begun))
+        if join.joined:
+            firsts[join.job].setdefault(_start(join.worker), join)
+    jobs = _by_job(events)
+    starts = [start for job, came in firsts.items() for start in _of_job(jobs.get(job, []), list(came.values()))]
+    return sorted(starts, key=lambda start: start.joined)
+
+
+def _of_job(own: list[Event], came: list[Join]) -> list[Start]:
+    starts = []
+    before = len(own)
+    # From the last one back: where a log knows whole seconds, the next start may seem older than this joining.
+    for join in reversed(came):
+        began = [at for at in range(before) if own[at].type is EventType.EXECUTE]
+        fitting = [at for at in began if own[at].time <= join.time]
+        if not fitting and began and own[began[0]].time <= join.time + _AT_ONCE:
+            fitting = began[:1]  # the clocks are those of two machines
+        if fitting:
+            starts.append(_until_joined(own[:before], fitting[-1], join))
+            before = fitting[-1]
     return starts
+
+
+def _until_joined(own: list[Event], at: int, join: Join) -> Start:
+    """Return the time of the start whose event is `own[at]`."""
+    executed = own[at].time
+    waits = [place for place in range(at) if _BECOMES.get(own[place].type) == "idle"]
+    since = waits[-1] if waits else at
+    waited = own[since].time
+    moved = {event.transfer: event.time for event in own[since:] if event.transfer}
+    # Each not before the one before it: the clocks are those of three machines.
+    sent = min(max(moved.get(Transfer.STARTED_IN, executed), waited), executed)
+    arrived = max(moved.get(Transfer.FINISHED_IN, executed), sent, executed)
+    joined = max(join.time, arrived)
+    begun = joined if join.begun is None else min(max(join.begun, arrived), joined)
+    return Start(join.worker, join.time, sent - waited, arrived - sent, begun - arrived, joined - begun)
+
+
+def _start(worker: str) -> str:
+    """Return what the names of the workers of one start of a job have in common."""
+    return "-".join(worker.partition("@")[0].split("-")[:3])

@@ -6,6 +6,7 @@ import asyncio
 import html
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,13 +46,21 @@ class Timeline:
         Where the time of each worker went until it joined.
     """
 
-    def __init__(self, cluster: str, events: Iterable[Event], joins: Iterable[Join]) -> None:
+    def __init__(
+        self, cluster: str, events: Iterable[Event], joins: Iterable[Join], until: float | None = None
+    ) -> None:
         self.cluster = cluster
         self._events = list(events)
-        self._joins = sorted(joins)
+        known = {event.job for event in self._events}
+        came = sorted(joins)
+        self._joins = [join for join in came if join.job in known]
+        self._elsewhere = len({join.worker for join in came if join.joined and join.job not in known})
         self.marks = sorted(marks_of(self._events, self._joins))
         self.starts = starts_of(self._events, self._joins)
         self.times, counts = counts_of(self._events, self._joins)
+        if until is not None and self.times and until > self.times[-1]:
+            self.times.append(until)
+            counts.append(counts[-1])
         self.idle, self.running, self.held, self.joined = (
             [count[state] for count in counts] for state in ("idle", "running", "held", "joined")
         )
@@ -90,6 +99,8 @@ class Timeline:
                     text, count = why[0]
                     reason = f" ({text})" if count == len(marks) else f" ({count} of them: {text})"
                 lines.append(f"{kind.capitalize()} {times}{reason}.")
+        if self._elsewhere:
+            lines.append(f"Not shown: {self._elsewhere} more worker(s) joined whose jobs' event log is not here.")
         if self.starts:
             typical = Start("", 0.0, *(median(phase) for phase in zip(*(s[2:] for s in self.starts), strict=True)))
             lines.append(f"Until a worker joined (median of {len(self.starts)}): {typical}.")
@@ -166,8 +177,15 @@ def event_log(staging: Staging) -> Path:
     return Path(staging.directory, named[-1].replace("$(DOLLAR)", "$"))
 
 
-def read_timeline(staging: Staging) -> Timeline:
+def read_timeline(staging: Staging, until: float | None = None) -> Timeline:
     """Return the timeline of a cluster from what lies on this machine; nobody is asked.
+
+    Parameters
+    ----------
+    staging : Staging
+        The cluster's staging directory.
+    until : float, optional
+        When it ends, in seconds since the epoch; with the last event if not given.
 
     Raises
     ------
@@ -182,7 +200,7 @@ def read_timeline(staging: Staging) -> Timeline:
                 "the output of a job that has ended"
             )
         raise StagingError(f"there is no event log {path}: no job has been submitted from this machine")
-    return Timeline(staging.cluster, read_events(path), read_joins(staging.directory))
+    return Timeline(staging.cluster, read_events(path), read_joins(staging.directory), until)
 
 
 async def look_back(fleet: Fleet) -> Timeline:
@@ -200,7 +218,7 @@ async def look_back(fleet: Fleet) -> Timeline:
         await keep_joins(fleet.scheduler, fleet.staging.directory)
     except SchedulerError as error:
         logger.info("who has joined is as last seen: %s", error)
-    return await asyncio.to_thread(read_timeline, fleet.staging)
+    return await asyncio.to_thread(read_timeline, fleet.staging, time.time())
 
 
 async def time_spent(fleet: Fleet, since: float) -> str:

@@ -40,6 +40,7 @@ ATTRIBUTES = (
     "DiskUsage_RAW",
     "RemoteWallClockTime",
     "LastRemoteWallClockTime",
+    "CommittedTime",
 )
 """What is asked of each job."""
 
@@ -90,7 +91,8 @@ class JobUsage:
         if runs:
             current = last = max(0.0, (now or 0.0) - (begun or 0.0))
         elif status in (JobStatus.COMPLETED, JobStatus.REMOVED):
-            last = _number(ad, "LastRemoteWallClockTime") or 0.0
+            # Older HTCondors do not tell how long the last run was.
+            last = _number(ad, "LastRemoteWallClockTime") or _number(ad, "CommittedTime") or before
         lost = before if runs else max(0.0, before - last)
         busy = (_number(ad, "RemoteUserCpu") or 0.0) + (_number(ad, "RemoteSysCpu") or 0.0)
         # No process takes no time at all: a machine that says so does not measure it.

@@ -120,6 +120,22 @@ def test_the_log_of_spooled_jobs_is_at_the_schedd_until_they_end(
     joined(cluster, 1)
     with pytest.raises(StagingError, match="the jobs are spooled, so the schedd keeps it"):
         cluster.timeline()
+    cluster.scale(0)
+    told = wait_until(lambda: _timeline_or_none(cluster))
+    assert (told.asked[-1], len(told.starts)) == (0, 1)
+
+
+def _timeline_or_none(cluster: Any) -> Timeline | None:
+    try:
+        return cluster.timeline()  # type: ignore[no-any-return]
+    except StagingError:
+        return None
+
+
+def test_workers_whose_jobs_have_their_log_elsewhere_are_told_of() -> None:
+    told = Timeline("c1", [Event(1.0, JOB, EventType.SUBMIT)], [Join(5.0, "htcondor-8.0-1@other", True)])
+    assert max(told.joined) == 0
+    assert "Not shown: 1 more worker(s) joined whose jobs' event log is not here." in str(told)
 
 
 def test_who_joined_is_not_known_where_nobody_has_asked_the_scheduler(cluster: Any) -> None:
@@ -169,6 +185,10 @@ def test_a_start_that_follows_at_once_is_another_one() -> None:
     again = WORKER.replace("-1@", "-2@")
     joins = [Join(104.5, WORKER, True), Join(104.9, WORKER, False), Join(109.0, again, True)]
     assert [start.begin for start in Timeline("c1", events, joins).starts] == [3.5, 4.0]
+    late = [Join(105.3, WORKER, True), Join(105.4, WORKER, False), Join(109.0, again, True)]
+    assert [start.begin for start in Timeline("c1", events, late).starts] == [pytest.approx(4.3), 4.0], (
+        "the log has whole seconds"
+    )
 
 
 def test_a_worker_whose_end_nobody_has_noted_is_gone_with_its_job() -> None:

@@ -35,7 +35,7 @@ def once(name: str) -> str:
 def text(view: View, rows: int = 20, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as captured:
-        console.print(render(view, rows))
+        console.print(render(view, rows, width))
     return captured.get()
 
 

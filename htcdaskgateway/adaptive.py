@@ -17,9 +17,9 @@ from distributed.core import Status
 from distributed.deploy import Adaptive
 
 from . import config
-from .errors import ConfigError, HTCDaskGatewayError, SchedulerError
+from .errors import ClusterEndedError, ConfigError, HTCDaskGatewayError, SchedulerError
 from .fleet import Fleet
-from .jobs import JobId
+from .jobs import SPOOLING, JobId, JobStatus
 from .scheduler import ADAPTIVE
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,9 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
 class FleetView:
     """The worker jobs as `distributed.deploy.Adaptive` wants to see a cluster; its tokens are job ids.
 
-    Jobs that wait or are held have been asked for and have not arrived. A job that starts counts as arrived, so
-    that it is left in peace until its worker has joined.
+    Jobs that wait have been asked for and have not arrived. A job that starts counts as arrived, so that it is left
+    in peace until its worker has joined. Jobs that are held bring no worker: each is made up for by another, but no
+    more of them than are wanted at all, lest a failure that holds every job brings new ones without end.
 
     Parameters
     ----------
@@ -116,6 +117,7 @@ class FleetView:
         self.scheduler_comm = fleet.scheduler.comm
         self._joined: dict[JobId, list[str]] = {}
         self._unoccupied: list[JobId] = []
+        self._wanted = 0
 
     async def refresh(self, target_duration: float) -> int:
         """Look at the work, the workers and the jobs, and return how many workers the work asks for."""
@@ -133,10 +135,18 @@ class FleetView:
 
     @property
     def plan(self) -> set[JobId]:
-        """The jobs that there are: the schedd is their only record."""
-        return {job.id for job in self.fleet.seen.live}
+        """The jobs that can bring the workers that are wanted: the schedd is their only record."""
+        return {job.id for job in self.fleet.seen.live}.difference(self._made_up_for())
 
     requested = plan
+
+    def want(self, n: int) -> None:
+        """Take note of how many jobs are wanted."""
+        self._wanted = n
+
+    def _made_up_for(self) -> list[JobId]:
+        held = self.fleet.seen.having(JobStatus.HELD)
+        return [job.id for job in held if job.hold_code != SPOOLING][: self._wanted]
 
     @property
     def observed(self) -> set[JobId]:
@@ -152,7 +162,7 @@ class FleetView:
 
     async def scale(self, n: int) -> None:
         """Submit what is missing to `n` jobs."""
-        await self.fleet.scale(n, grow_only=True)
+        await self.fleet.scale(n + len(self._made_up_for()), grow_only=True)
 
     async def scale_down(self, jobs: Collection[JobId]) -> None:
         """Retire the workers among these jobs, and remove as many jobs that wait as there are others."""
@@ -225,6 +235,9 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
                 self.stop(reason="another client scales the cluster")
                 return
             await super().adapt()
+        except ClusterEndedError as error:
+            logger.warning("adaptive scaling ends: %s", error)
+            self.stop(reason="the cluster has ended")
         except HTCDaskGatewayError as error:
             if not self._pause:
                 logger.warning("adaptive scaling is interrupted and goes on trying: %s", error)
@@ -267,7 +280,9 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
         """Return what to do to reach `target` workers, in jobs; nothing, if this has been stopped meanwhile."""
         if self.state == "stopped":
             return {"status": "same"}
-        return dict(await super().recommendations(self.cluster.fleet.staging.spec.jobs(target)))
+        jobs = self.cluster.fleet.staging.spec.jobs(target)
+        self.cluster.want(jobs)
+        return dict(await super().recommendations(jobs))
 
     async def workers_to_close(self, target: int) -> list[JobId]:
         """Return jobs whose workers process nothing, as many as are too many when nothing waits any more."""

@@ -7,44 +7,22 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import aiohttp
 import click
-from dask_gateway import GatewayClusterError, GatewayServerError
 
 from . import __version__, materialization, staging
-from .condor import Condor
-from .errors import HTCDaskGatewayError
-from .fleet import cluster_constraint
+from .condor import Condor, quote_classad
 from .gateway import HTCGateway
-from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, WorkerJobs
+from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, JobId, WorkerJobs
+from .plain import plain
 from .spec import WorkerSpec
-
-_EXPECTED = (
-    HTCDaskGatewayError,
-    GatewayClusterError,
-    GatewayServerError,
-    aiohttp.ClientError,
-    asyncio.TimeoutError,
-    OSError,
-    ValueError,
-)
-
-
-class _Group(click.Group):
-    """A group of commands whose expected errors are one message and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except _EXPECTED as error:
-            raise click.ClickException(str(error) or f"{type(error).__name__}: no answer") from error
+from .terminal import EXPECTED, Group, meant, number, staged
 
 
 @click.group(
-    cls=_Group,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with `htcdaskgateway list`: it shows the NAMEs that the other commands want. "
-    "`htcdaskgateway COMMAND --help` tells more of each.",
+    epilog="Begin with `htcdaskgateway list`: it shows the NAMEs that the other commands want; its first "
+    "letters are enough. `htcdaskgateway COMMAND --help` tells more of each.",
 )
 @click.version_option(__version__)
 @click.option(
@@ -59,6 +37,11 @@ def main(ctx: click.Context, address: str | None) -> None:
     a notebook or another machine has started, this sees it and can stop it.
     """
     ctx.obj = address
+
+
+def _show(text: str) -> None:
+    """Print what a gateway, a schedd or a worker has worded."""
+    click.echo(plain(text))
 
 
 @contextlib.contextmanager
@@ -87,12 +70,46 @@ def _cluster_of(ad: Mapping[str, Any]) -> str:
     return str(ad[CLUSTER_ATTRIBUTE])
 
 
-def _known(gateway: HTCGateway, name: str) -> bool:
-    return any(report.name == name for report in gateway.list_clusters())
+def _jobs_of(prefix: str) -> dict[str, WorkerJobs]:
+    """Return the worker jobs of the clusters whose names begin with `prefix`."""
+    staging.check_cluster_name(prefix)
+    return _jobs(f"substr({CLUSTER_ATTRIBUTE}, 0, {len(prefix)}) =?= {quote_classad(prefix)}")
 
 
-def _no_cluster(name: str) -> click.ClickException:
-    return click.ClickException(f"you have no cluster {name!r}; `htcdaskgateway list` shows those there are")
+def _names(gateway: HTCGateway) -> set[str]:
+    return {report.name for report in gateway.list_clusters()}
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None, name: str) -> Iterator[Any]:
+    """Connect to the cluster that the gateway server knows under `name`, or under a name that begins so."""
+    staging.check_cluster_name(name)
+    with _gateway(address) as gateway:
+        found = meant(name, _names(gateway))
+        with contextlib.closing(gateway.connect(found)) as cluster:
+            yield cluster
+
+
+@contextlib.contextmanager
+def _perhaps_gone(address: str | None, name: str) -> Iterator[tuple[str, Any]]:
+    """Give a cluster's whole name, and the cluster or, where the gateway does not know it any more, None."""
+    staging.check_cluster_name(name)
+    with _gateway(address) as gateway:
+        try:
+            running = _names(gateway)
+        except EXPECTED as error:
+            # What lies on this machine can be read all the same.
+            if not staged():
+                raise
+            message = f"the gateway server does not answer ({error}); this is what lies on this machine"
+            click.echo(plain(message), err=True)
+            running = set()
+        found = meant(name, {*running, *staged()})
+        if found not in running:
+            yield found, None
+            return
+        with contextlib.closing(gateway.connect(found)) as cluster:
+            yield found, cluster
 
 
 @main.command("list")
@@ -110,9 +127,9 @@ def list_(address: str | None) -> None:
     for report in sorted(reports, key=lambda report: report.start_time):
         started = f"{report.start_time:%Y-%m-%d %H:%M}"
         counts = jobs.get(report.name, WorkerJobs()).summary()
-        click.echo(f"{report.name}  {report.status.name.lower()} since {started}  {counts}")
+        _show(f"{report.name}  {report.status.name.lower()} since {started}  {counts}")
     for name in sorted(jobs.keys() - known):
-        click.echo(f"{name}  gone  {jobs[name].summary()}")
+        _show(f"{name}  gone  {jobs[name].summary()}")
     if not known and not jobs:
         click.echo("you have no clusters", err=True)
 
@@ -127,17 +144,15 @@ def jobs(address: str | None, name: str, explain: bool) -> None:
     A job is idle (it waits in the queue), running, or held (something is wrong: the last column says what). With
     --explain HTCondor is asked why idle jobs wait, too; that takes a few seconds in a large pool.
     """
-    staging.check_cluster_name(name)
     if explain:
-        with _gateway(address) as gateway, contextlib.closing(gateway.connect(name)) as cluster:
-            click.echo(str(cluster.explain()))
+        with _cluster(address, name) as cluster:
+            _show(str(cluster.explain()))
         return
-    found = _jobs(cluster_constraint(name)).get(name, WorkerJobs())
-    if not found:
+    found = _jobs_of(name)
+    if name not in found:
         with _gateway(address) as gateway:
-            if not _known(gateway, name):
-                raise _no_cluster(name)
-    click.echo(str(found))
+            name = meant(name, {*found, *_names(gateway)})
+    _show(str(found.get(name, WorkerJobs())))
 
 
 @main.command()
@@ -151,36 +166,106 @@ def logs(address: str | None, name: str, workers: tuple[str, ...]) -> None:
     Of a running worker the end of its output is fetched from its machine. Of a cluster that has ended, the output
     that came back to this machine is printed.
     """
-    where = staging.Staging(name, WorkerSpec.from_keywords())
-    with _gateway(address) as gateway:
-        if _known(gateway, name):
-            with contextlib.closing(gateway.connect(name)) as cluster:
-                found = cluster.logs(workers or None)
-        else:
+    with _perhaps_gone(address, name) as (found, cluster):
+        if cluster is None:
             from .logs import read
 
-            if not where.directory.is_dir():
-                raise _no_cluster(name)
-            found = read(where, workers or None)
-    click.echo(str(found))
+            written = read(_staging(found), workers or None)
+            there = set()
+        else:
+            written = cluster.logs(workers or None)
+            there = {text for job in cluster.jobs() for text in (str(job.id), job.worker_name)}
+    if written or not workers:
+        _show(str(written))
+    missing = [
+        worker for worker in workers if worker not in there and not any(_is_of(name, worker) for name in written)
+    ]
+    if missing:
+        hint = f"`htcdaskgateway jobs {name}` shows those there are" if cluster else "nothing of it came back"
+        raise click.ClickException(f"the cluster {found} has no job or worker {missing[0]!r}; {hint}")
 
 
-@main.command()
+def _staging(name: str) -> staging.Staging:
+    return staging.Staging(name, WorkerSpec.from_keywords())
+
+
+def _is_of(worker: str, asked: str) -> bool:
+    """Tell whether the output of `worker` is what was `asked` for: a job or a worker."""
+    return worker == asked or asked in (str(JobId.of_worker(worker)), worker.partition("@")[0])
+
+
+@main.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
 @click.argument("name")
-@click.argument("n", type=click.IntRange(min=0))
+@click.argument("n")
 @click.pass_obj
-def scale(address: str | None, name: str, n: int) -> None:
+def scale(address: str | None, name: str, n: str) -> None:
     """Bring the cluster NAME to N workers.
 
     More workers are submitted as HTCondor jobs; of too many, those that wait go first, then those whose results
     are moved most easily. 0 keeps the cluster and removes all its workers.
     """
-    with _gateway(address) as gateway:
-        if not _known(gateway, name):
-            raise _no_cluster(name)
-        with contextlib.closing(gateway.connect(name)) as cluster:
-            cluster.scale(n)
-            click.echo(cluster.jobs().summary())
+    count = number(n)
+    with _cluster(address, name) as cluster:
+        cluster.scale(count)
+        _show(cluster.jobs().summary())
+
+
+@main.command()
+@click.argument("name")
+@click.option("--interval", default=1.0, show_default=True, help="Seconds between two pictures.")
+@click.pass_obj
+def watch(address: str | None, name: str, interval: float) -> None:
+    """Watch the jobs and tasks of the cluster NAME, until Ctrl-C.
+
+    A live table: how many jobs are asked for, wait, start, run and are held, how many tasks are done and to do, and
+    each job with its machine. It costs the schedd no more than a notebook's view (poll-interval).
+    Without a terminal it prints the table once.
+    """
+    from .watch import show
+    from .watching import view_of
+
+    if not interval > 0:
+        raise click.ClickException(f"--interval {interval:g} is not a time of more than zero seconds")
+    with _cluster(address, name) as cluster:
+        show(lambda: cluster.gateway.sync(view_of, cluster.fleet), interval)
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "-o",
+    "--output",
+    multiple=True,
+    metavar="FILE",
+    help="A .html, .png or .svg file; default: one .html, one .png.",
+)
+@click.pass_obj
+def timeline(address: str | None, name: str, output: tuple[str, ...]) -> None:
+    """Plot what became of the jobs of the cluster NAME, and tell where the time went.
+
+    It is read from the jobs' own event log, so it costs the schedd nothing, and works when the cluster has ended.
+    """
+    from .timeline import read_timeline
+
+    with _perhaps_gone(address, name) as (found, cluster):
+        told = read_timeline(_staging(found)) if cluster is None else cluster.timeline()
+    _show(str(told))
+    for file in output or (f"timeline-{found}.html", f"timeline-{found}.png"):
+        click.echo(f"saved as {told.save(file)}")
+
+
+@main.command()
+@click.argument("name")
+@click.pass_obj
+def usage(address: str | None, name: str) -> None:
+    """Show what the jobs of the cluster NAME asked for and used, and what to ask for next time.
+
+    It is read from the queue and from HTCondor's history, so it works when the cluster has ended, too.
+    """
+    from .usage import read_usage
+
+    with _perhaps_gone(address, name) as (found, _):
+        _show(str(asyncio.run(read_usage(Condor(), found))))
 
 
 @main.command()
@@ -192,12 +277,11 @@ def stop(address: str | None, name: str) -> None:
     Its results are lost; the workers' output stays for `logs`. This works from any machine of yours, also when the
     notebook that made the cluster is gone, and for a cluster that the gateway server does not know any more.
     """
-    staging.check_cluster_name(name)
+    jobs = _jobs_of(name)
     with _gateway(address) as gateway:
-        if not _known(gateway, name) and not _jobs(cluster_constraint(name)):
-            raise _no_cluster(name)
+        name = meant(name, {*jobs, *_names(gateway)})
         gateway.stop_cluster(name)
-    click.echo(f"{name} is stopped")
+    _show(f"{name} is stopped")
 
 
 if __name__ == "__main__":

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dask_gateway import Gateway, GatewayCluster
+from distributed import Client
 
 from . import config, containers, display, logs, staging
-from .condor import Condor
+from .condor import Condor, check_schedd, same_schedd
 from .counting import check_count, jobs_of
 from .errors import CondorError, ConfigError, SchedulerError, StagingError
 from .explain import Explanation, explain
-from .fleet import Fleet, cluster_constraint, remove_jobs
+from .fleet import Fleet, clusters_constraint, remove_jobs
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
-from .jobs import WorkerJobs
+from .jobs import CLUSTER_ATTRIBUTE, WorkerJobs
+from .joins import keep_last_joins
 from .logs import WorkerLogs
-from .scheduler import ADAPTIVE, SchedulerLink
+from .scheduler import ADAPTIVE, SCHEDD, SchedulerLink
 from .spec import KEYWORDS, WorkerSpec
+from .timeline import Timeline, look_back, read_timeline
+from .usage import Usage, read_usage, read_usage_after
 from .versions import Announcing, VersionMismatchWarning, Versions, compare
 
 if TYPE_CHECKING:
@@ -205,9 +211,10 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         if self._fresh:
             await containers.check_slots(self._condor, self.spec)
         await super()._start_async()
-        link = SchedulerLink(self.scheduler_comm)
+        link = SchedulerLink(self.scheduler_comm, functools.partial(self.gateway._ending, self.name))
         await link.install()
         noted = None if self._fresh else await link.noted("spec")
+        schedd = "" if self._fresh else check_schedd(await link.noted(SCHEDD))
         if noted:
             self._spec = WorkerSpec.from_dict({**noted, **self._worker})
             if self._spec.max_idle != noted.get("max_idle"):
@@ -222,7 +229,7 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             await self._sweep()
         stage = staging.Staging(self.name, self.spec)
         stage.write(self.scheduler_address, self.security.tls_cert, self.security.tls_key)
-        self._fleet = Fleet(self._condor, stage, link, fresh=self._fresh)
+        self._fleet = Fleet(self._condor, stage, link, schedd=schedd)
         if self.scheduler_info.get("workers"):
             self._worker_joined()
 
@@ -232,9 +239,22 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             leftovers = [name for name in staging.leftovers(self.scheduler_address) if name != self.name]
             if not leftovers:
                 return
-            known = {report.name for report in await self.gateway._clusters()}
-            for name in leftovers:
-                if name not in known and not await self._condor.query(cluster_constraint(name), ["ClusterId"]):
+            # Another account of the gateway may have the same home.
+            known = await self.gateway._known(filter(staging.has_credentials, leftovers))
+            gone = [name for name in leftovers if name not in known]
+            if not gone:
+                return
+            # Most often there is no job, and one question for all is enough.
+            any_jobs = clusters_constraint(gone)
+            queued: set[Any] = set()
+            if await self._condor.totals(any_jobs) != 0:
+                queued = {
+                    ad.get(CLUSTER_ATTRIBUTE) for ad in await self._condor.query(any_jobs, [CLUSTER_ATTRIBUTE])
+                }
+            for name in gone:
+                schedd = staging.noted_schedd(name)
+                # Of a cluster whose jobs another schedd holds this one knows nothing.
+                if name not in queued and (not schedd or same_schedd(schedd, self._condor.answered or schedd)):
                     staging.sweep(name)
         except (CondorError, StagingError) as error:
             logger.warning("what former clusters left behind could not be cleaned up: %s", error)
@@ -252,9 +272,12 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
             if self._adaptive is not None:
                 await self._adaptive.leave(now=shutdown)
             if fleet is not None:
+                if shutdown:
+                    await keep_last_joins(fleet.scheduler, fleet.staging.directory)
                 await (fleet.abandon() if shutdown else fleet.close())
             if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
-                await remove_jobs(self._condor, self.name)
+                schedd = fleet.schedd if fleet else staging.noted_schedd(self.name)
+                await remove_jobs(fleet.condor if fleet else self._condor, self.name, schedd)
         finally:
             # The server is told also where jobs could not be removed: workers without a scheduler leave.
             await super()._stop_internal(shutdown=False)
@@ -280,6 +303,13 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         CondorError
             Jobs may remain in the queue; the message says how to remove them.
         """
+        if not self.asynchronous and self.status == "closed":
+            return self.gateway.close()
+        if shutdown is None and sys._getframe(1).f_code is Client._shutdown.__code__:
+            # Dask's Client.shutdown(), which says nothing more, and awaits this on the event loop.
+            shutdown = True
+        if not self.asynchronous and self._on_loop():
+            return self._stop_internal(shutdown=shutdown)
         try:
             return super().close(shutdown=shutdown)
         except BaseException:
@@ -508,6 +538,62 @@ class HTCGatewayCluster(GatewayCluster):  # type: ignore[misc]
         if self._fleet is None:
             return logs.read(staging.Staging(self.name, self.spec), workers)
         return await logs.collect(self._fleet, workers)
+
+    def timeline(self) -> Any:
+        """Return what became of the worker jobs over time: a plot, and where the time went.
+
+        It is read from the jobs' own event log, which costs the schedd nothing, and works after a shutdown, too.
+
+        Returns
+        -------
+        Timeline
+            Prints as text and shows a plot in a notebook; ``save("timeline.html")`` or ``.png`` writes it.
+
+        Raises
+        ------
+        StagingError
+            There is no event log on this machine, or it cannot be read.
+        """
+        if self.status == "closed" and not self.asynchronous:  # its event loop has ended too
+            return read_timeline(staging.Staging(self.name, self.spec))
+        return self.gateway.sync(self._timeline)
+
+    async def _timeline(self) -> Timeline:
+        if self._fleet is None:
+            return read_timeline(staging.Staging(self.name, self.spec))
+        return await look_back(self._fleet)
+
+    def usage(self) -> Any:
+        """Return what the worker jobs have asked for and used, and a proposal for the next request.
+
+        It is read from the jobs' ads, in the queue and in HTCondor's history, and works after a shutdown, too.
+
+        Returns
+        -------
+        Usage
+            Prints as a table.
+
+        Raises
+        ------
+        CondorError
+            The queue or the history could not be read.
+        """
+        if self.status == "closed" and not self.asynchronous:
+            return read_usage_after(self._condor, self.name)
+        return self.gateway.sync(self._usage)
+
+    async def _usage(self) -> Usage:
+        return await read_usage(self._condor, self.name)
+
+    def job_script(self) -> str:
+        """Return what is submitted for each worker: the submit description and the script.
+
+        Raises
+        ------
+        StagingError
+            It cannot be read; the cluster has not been started.
+        """
+        return staging.job_script(self.name, self.spec)
 
     def __del__(self) -> None:
         finalize(super().__del__)

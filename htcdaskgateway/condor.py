@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ _MACHINE_CONFIGS = (
 _PIECE = 2**14
 
 _ERRORS: tuple[tuple[type[CondorError], re.Pattern[str]], ...] = (
+    # A schedd that hangs: the tool gives up by itself after 20 s. (One that refuses says so.)
+    (CondorUnreachableError, re.compile(r"SECMAN:2007:\s*Read failure", re.I)),
     (CondorAuthenticationError, re.compile(r"AUTHENTICATE:\d|SECMAN:2(007|010|012)|PERMISSION DENIED", re.I)),
     (CondorConfigError, re.compile(r"contain a condor_config source|specified in CONDOR_CONFIG environment")),
     (
@@ -67,8 +70,11 @@ _NO_MATCH = re.compile(
 _ARRAY = re.compile(r"^\[(?=\s*[{\]])", re.M)
 _SEPARATOR = re.compile(r"[\s,]*")
 _TERSE = re.compile(r"^(\d+)\.(\d+) - (\d+)\.(\d+)$", re.M)
+# A note comes from the scheduler and becomes an argument of the tools.
+_SCHEDD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]*")
 _QUERY_ATTEMPTS = 3
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs;", re.M)
+_ANSWERED = re.compile(r"^-- Schedd: (\S+) :", re.M)
 
 
 T = TypeVar("T")
@@ -183,6 +189,11 @@ class Condor:
     timeout : float, optional
         The time limit of each call, in seconds.
 
+    Attributes
+    ----------
+    answered : str
+        The name of the schedd that has answered `totals` last; empty if none has.
+
     Raises
     ------
     CondorNotFoundError
@@ -201,9 +212,36 @@ class Condor:
         self.schedd = schedd if schedd is not None else config.get("condor.schedd")
         self.pool = pool if pool is not None else config.get("condor.pool")
         self.timeout = timeout if timeout is not None else config.seconds("condor.timeout")
+        self.answered = ""
+        self._advice = ""
 
     def __repr__(self) -> str:
         return f"Condor<{self.bin_dir}, schedd={self.schedd or 'the configured one'}>"
+
+    async def at(self, schedd: str) -> Condor:
+        """Return the command line for the schedd of that name; for none, and for the one that answers, this one.
+
+        Raises
+        ------
+        CondorError
+            The schedd that is configured here does not answer.
+        """
+        if not schedd or schedd == self.schedd:
+            return self
+        if not self.answered:
+            await self.totals("false")
+        # A tool that does not say who answers is a site's, which knows where to ask.
+        return self.named(schedd) if self.answered and not same_schedd(self.answered, schedd) else self
+
+    def named(self, schedd: str) -> Condor:
+        """Return the command line for another schedd than the one that is configured here."""
+        other = Condor(self.bin_dir, schedd=schedd, pool=self.pool, timeout=self.timeout)
+        other.answered = schedd
+        other._advice = (
+            f"the jobs of this cluster are in the queue of the schedd {schedd}, which is not the one that is "
+            "configured here. Where it cannot be reached from here, use the cluster from where it was made; or: "
+        )
+        return other
 
     def _address(self) -> list[str]:
         """Return the arguments that name the schedd, the same for submit, q and rm."""
@@ -259,6 +297,12 @@ class Condor:
             process = await asyncio.shield(starting)
         except OSError as error:
             raise CondorNotFoundError(f"{tool} cannot be started: {error}", command=command) from error
+        except RuntimeError as error:
+            # Python 3.12 ends, and the kernel has no pidfd: asyncio has no thread to wait for the tool. It may have
+            # started it; to ask and to remove twice does no harm.
+            if "shutdown" not in str(error) or tool == "condor_submit":
+                raise
+            return _run_at_exit(command, tool_environment(self.bin_dir), limit, take)
         except asyncio.CancelledError:
             await _end(await starting)
             raise
@@ -279,7 +323,9 @@ class Condor:
         # condor_rm has no other word for it than "(null)".
         if kind in (CondorError, CondorUnreachableError) and await self._is_stranger():
             kind = CondorAuthenticationError
-        return kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
+        error = kind(message, command=done.command, returncode=done.returncode, stderr=done.stderr or done.stdout)
+        error.hint = self._advice + error.hint
+        return error
 
     async def _is_stranger(self) -> bool:
         """Tell whether the collector refuses to talk to us, which reads like a missing schedd elsewhere."""
@@ -291,7 +337,13 @@ class Condor:
         return "AUTHENTICATE:" in done.stderr
 
     async def submit(
-        self, description: Path, count: int, *, extra: Sequence[str] = (), spool: bool = False
+        self,
+        description: Path,
+        count: int,
+        *,
+        extra: Sequence[str] = (),
+        spool: bool = False,
+        timeout: float | None = None,
     ) -> tuple[int, int]:
         """Submit `count` jobs of a submit description without a queue statement, in one call.
 
@@ -305,6 +357,8 @@ class Condor:
             More arguments of ``condor_submit``.
         spool : bool
             Send the input files to the schedd.
+        timeout : float, optional
+            The time limit in seconds, if other than this object's.
 
         Returns
         -------
@@ -321,7 +375,9 @@ class Condor:
         if count < 1:
             raise ValueError(f"count={count}: at least one job must be submitted")
         arguments = [*self._address(), "-terse", *(["-spool"] if spool else []), *extra, description.name]
-        done = await self.run("condor_submit", *arguments, "-queue", str(count), cwd=description.parent)
+        done = await self.run(
+            "condor_submit", *arguments, "-queue", str(count), cwd=description.parent, timeout=timeout
+        )
         if done.returncode != 0:
             raise await self.failure(done, f"{count} worker job(s) could not be submitted")
         for line in done.stderr.splitlines():
@@ -380,16 +436,34 @@ class Condor:
             if _ARRAY.search(done.stdout):
                 break
             # No match prints nothing, and so does a broken tool: ask again in a form that always answers.
-            totals = await self.run("condor_q", *asked, "-totals")
-            counted = _TOTAL.search(totals.stdout)
-            if totals.returncode != 0:
-                raise await self.failure(totals, "the queue could not be read")
+            counted = await self.totals(constraint)
             if counted is None:
                 break
-            if int(counted[1]) == 0:
+            if counted == 0:
                 return []
             # There are jobs now: either they have come between the two, or the tool does not print them.
         raise _no_list(done)
+
+    async def totals(self, constraint: str) -> int | None:
+        """Return how many of the user's jobs fulfil `constraint`: the cheapest question that always has an answer.
+
+        Returns
+        -------
+        int or None
+            None if the answer is none, because something else than HTCondor's own tool gives it.
+
+        Raises
+        ------
+        CondorError
+            The queue could not be read.
+        """
+        done = await self.run("condor_q", *self._address(), "-constraint", constraint, "-totals")
+        if done.returncode != 0:
+            raise await self.failure(done, "the queue could not be read")
+        if answered := _ANSWERED.search(done.stdout):
+            self.answered = answered[1]
+        counted = _TOTAL.findall(done.stdout)
+        return sum(map(int, counted)) if counted else None
 
     async def query_factories(self, constraint: str, attributes: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the ads of the factories that make the jobs of the user's submits with late materialization.
@@ -538,6 +612,16 @@ class Condor:
             raise await self.failure(done, "the output of the spooled jobs could not be fetched")
 
 
+def check_schedd(note: object) -> str:
+    """Return the name of a schedd that another client has noted; empty if it is none."""
+    return note if isinstance(note, str) and _SCHEDD_NAME.fullmatch(note) else ""
+
+
+def same_schedd(one: str, other: str) -> bool:
+    """Tell whether both are names of one schedd; a job's ad and condor_q differ in an ``@`` at the end."""
+    return one.rstrip("@").lower() == other.rstrip("@").lower()
+
+
 def _no_list(done: Completed) -> CondorError:
     return CondorError(
         "condor_q answered something that is not a list of jobs",
@@ -589,6 +673,30 @@ class _Ads(Generic[T]):
                 break
             self.made.append(self._make(ad))
         self._rest = text[at:]
+
+
+def _run_at_exit(
+    command: tuple[str, ...], environment: dict[str, str], limit: float, take: Callable[[str], None] | None
+) -> Completed:
+    """Run a tool to its end without a thread; the event loop has nothing else to do by then."""
+    try:
+        done = subprocess.run(  # noqa: S603 - a tool of HTCondor's, as in `Condor.run`
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CondorTimeoutError(
+            f"{Path(command[0]).name} did not end within {limit:g} s", command=command
+        ) from None
+    if take is not None:
+        take(done.stdout)
+    return Completed(command, done.returncode, done.stdout, done.stderr)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 from typing import Any
 
@@ -10,6 +11,13 @@ from .spec import WorkerSpec
 from .units import MIB, parse_amount
 
 _AMOUNTS = ("jobs", "cores", "memory")
+# What people write who come from elsewhere.
+_MEANT = {
+    "n": ("workers", "n_workers", "nworkers", "num_workers", "count", "size", "target"),
+    "jobs": ("job", "n_jobs", "njobs", "num_jobs", "nodes"),
+    "cores": ("core", "cpu", "cpus", "ncores", "n_cores", "ncpus", "threads", "nthreads"),
+    "memory": ("mem", "ram", "gb", "memory_limit"),
+}
 
 
 def check_count(n: Any, call: str = "scale", what: str = "workers") -> int:
@@ -48,7 +56,7 @@ def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
     """
     unknown = sorted(amounts.keys() - set(_AMOUNTS))
     if unknown:
-        raise ConfigError(f"scale() has no {unknown[0]!r}; it has n, {', '.join(_AMOUNTS)} and worker_type")
+        raise ConfigError(_no_such(unknown[0], amounts[unknown[0]]))
     given = {name: value for name, value in {"n": n, **amounts}.items() if value is not None}
     if not given:
         raise ConfigError(
@@ -63,5 +71,17 @@ def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
         return spec.jobs(check_count(value))
     if name == "memory":
         return 0 if value in (0, "0") else -(-parse_amount(value, "scale(memory=…)", step=MIB) // spec.memory)
-    count = check_count(value, f"scale({name}=…)", name)
+    count = check_count(value, what=name)
     return count if name == "jobs" else -(-count // spec.cpus)
+
+
+def _no_such(name: str, value: Any) -> str:
+    """Return what is said of a keyword that scale() does not have: which is meant, or which there are."""
+    found = next((right for right, wrong in _MEANT.items() if name.lower() in wrong), None)
+    if found is None and (near := difflib.get_close_matches(name.lower(), ["n", *_AMOUNTS, "worker_type"], n=1)):
+        found = near[0]
+    if found is None and name in ("minimum", "maximum"):
+        return f"scale() has no {name!r}; adapt(minimum=…, maximum=…) has"
+    if found is None:
+        return f"scale() has no {name!r}; it has n, {', '.join(_AMOUNTS)} and worker_type"
+    return f"scale() has no {name!r}; write scale({found}={value!r})"

@@ -139,13 +139,26 @@ def status_html(cluster: HTCGatewayCluster) -> str:
     return f"<div class='htcdaskgateway-status'>{text}</div>"
 
 
+def held_html(cluster: HTCGatewayCluster) -> str:
+    """Return why jobs are held and what to do about it, in the words of `explain`; nobody is asked."""
+    from .explain import held
+
+    texts = [html.escape(str(finding)) for finding in held(cluster.seen or WorkerJobs(), cluster.spec)]
+    style = (
+        "margin: 6px 0 0 0; max-width: 100ch; line-height: normal; white-space: pre-wrap; overflow-wrap: anywhere"
+    )
+    return "".join(f"<p class='htcdaskgateway-held' style='{style}'>{text}</p>" for text in texts)
+
+
 def cluster_links(cluster: HTCGatewayCluster) -> str:
     """Return a cluster's name and the address of its dashboard."""
     text = f"<p><b>Name: </b>{html.escape(str(cluster.name))}</p>"
+    dashboard = "Not Available"
     if cluster.dashboard_link is not None:
         link = html.escape(cluster.dashboard_link, quote=True)
-        text += f"<p><b>Dashboard: </b><a href='{link}' target='_blank'>{link}</a></p>"
-    return text
+        # An address has no space to break at.
+        dashboard = f"<a href='{link}' target='_blank' style='overflow-wrap: anywhere'>{link}</a>"
+    return f"{text}<p><b>Dashboard: </b>{dashboard}</p>"
 
 
 def cluster_html(cluster: HTCGatewayCluster) -> str:
@@ -153,10 +166,11 @@ def cluster_html(cluster: HTCGatewayCluster) -> str:
     return (
         "<div style='display: inline-block; padding: 10px; border: 1px solid #999999'>\n"
         f"<h3>HTCGatewayCluster</h3>\n{cluster_links(cluster)}\n{status_html(cluster)}\n"
+        f"{held_html(cluster)}\n"
         f"<p><b>Status: </b>{html.escape(str(cluster.status))}</p>\n</div>"
     )
 
 
 def _table(rows: Iterable[tuple[str, object]]) -> str:
-    body = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
+    body = "".join(f"<tr><th>{name}</th> <td>{html.escape(str(value))}</td></tr>" for name, value in rows)
     return f"<table style='text-align: right'>{body}</table>"

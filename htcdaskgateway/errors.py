@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from .plain import plain
+
 
 class HTCDaskGatewayError(Exception):
     """What every error of this package is."""
@@ -24,6 +26,10 @@ class StagingError(HTCDaskGatewayError):
 
 class SchedulerError(HTCDaskGatewayError):
     """The cluster's scheduler refused what this package needs of it."""
+
+
+class ClusterEndedError(SchedulerError):
+    """The cluster has ended, or is being shut down."""
 
 
 class ContainerError(HTCDaskGatewayError):
@@ -84,7 +90,7 @@ class CondorError(HTCDaskGatewayError):
             code = "" if self.returncode is None else f" (exit code {self.returncode})"
             lines.append(f"  command: {' '.join(self.command)}{code}")
         if self.stderr:
-            lines.append("  stderr:  " + self.stderr.replace("\n", "\n           "))
+            lines.append("  stderr:  " + plain(self.stderr).replace("\n", "\n           "))
         if self.hint:
             lines.append(f"  next:    {self.hint}")
         return "\n".join(lines)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .display import printable
+from . import remedies
+from .display import duration, printable
 from .errors import CondorError, HTCDaskGatewayError
 from .jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
+from .spec import WorkerSpec
+from .staging import EXIT_NO_PYTHON
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -21,12 +25,13 @@ _ANALYSES = 3
 """How many submits are analyzed at most: each costs HTCondor a look at all slots of the pool."""
 
 _OUTPUT_LINES = 15
-_AGAIN = "Then shut this cluster down and make a new one."
-_RELEASE = "Then `condor_release {id}`, or scale(0) and scale(n), which submits them anew."
+_AGAIN = "Then {other}."
+_RELEASE = "Then {release} lets it go on."
 
-# HTCondor's manual, *HoldReasonCode*: code or (code, subcode) -> what it means, what to do.
+# HTCondor's manual, *HoldReasonCode*: code or (code, subcode) -> what it means, what to do. What stands in braces
+# is filled in: {release} and {anew} are calls, {other} those that connect with another keyword first.
 _HOLDS: dict[int | tuple[int, int], tuple[str, str]] = {
-    1: ("was held by hand, by you or an administrator", "`condor_release {id}` lets it go on."),
+    1: ("was held by hand, by you or an administrator", "{release} lets it go on."),
     3: ("was held by a policy of the job itself", "The reason above tells which; see job_extra_directives."),
     6: (
         "could not be started: its program cannot be executed on that machine",
@@ -44,20 +49,20 @@ _HOLDS: dict[int | tuple[int, int], tuple[str, str]] = {
     ),
     13: (
         "misses an input file",
-        "The file that the reason names is gone or cannot be read by HTCondor: the staging directory "
+        "The file that the reason names is gone, or HTCondor cannot read it: the staging directory "
         "must stay as it is while the cluster lives, on a file system that the submit node sees "
-        f"(spool=True sends the files along where it is not). {_AGAIN}",
+        f"(pass spool=True where it sees none). Connecting again writes the files again. {_AGAIN}",
     ),
     14: (
         "misses its directory",
         "The staging directory is gone, or the submit node does not see it: set HTCDASK_STAGEDIR to a directory "
-        f"on a shared file system, or pass spool=True. {_AGAIN}",
+        f"on a shared file system, or pass spool=True. Connecting again writes the files again. {_AGAIN}",
     ),
-    15: ("was submitted on hold", "`condor_release {id}` lets it go on."),
+    15: ("was submitted on hold", "{release} lets it go on."),
     21: ("was held by the machine it ran on", "The reason above is that machine's policy; ask its administrators."),
     22: ("could not write its event log", f"Does the log directory exist, and has it room? {_RELEASE}"),
     26: ("was held by a policy of the pool", "The reason above tells which; its administrators know more."),
-    34: ("used more of a resource than it asked for", f"Ask for more of it in new_cluster(…). {_AGAIN}"),
+    34: ("used more of a resource than it asked for", f"Ask for more of it. {_AGAIN}"),
     45: (
         "found no working container runtime on its machine",
         "Keep it off that machine with requirements=…, or pass container_runtime='apptainer' or 'none'. " + _AGAIN,
@@ -66,15 +71,39 @@ _HOLDS: dict[int | tuple[int, int], tuple[str, str]] = {
     47: ("ran longer than its allowed_execute_duration", f"Raise or drop it in job_extra_directives. {_AGAIN}"),
     102: (
         "used more memory than it asked for",
-        "Ask for more, new_cluster(memory=…), or give each worker less to hold: smaller chunks, fewer threads "
-        f"(cpus=…). {_AGAIN}",
+        "Ask for more, or give each worker less to hold: smaller chunks, fewer threads (cpus=…). " + _AGAIN,
     ),
-    104: ("used more disk than it asked for", f"Ask for more: new_cluster(disk=…). {_AGAIN}"),
+    104: ("used more disk than it asked for", f"Ask for more. {_AGAIN}"),
 }
+_KEYWORDS = {
+    34: "memory=…",
+    45: "container_runtime='apptainer'",
+    46: "job_extra_directives={…}",
+    47: "job_extra_directives={…}",
+    102: "memory=…",
+    104: "disk=…",
+}
+"""The keyword that another value helps of, by code."""
+
+_MEASURED = {"memory=…": "Memory", "disk=…": "Disk"}
 _RESOURCE_CODES = frozenset({21, 26, 34})
 """The codes whose subcodes 102 and 104 mean memory and disk, whoever has noticed: starter, machine or pool."""
 
+_NEVER = "can never run in this pool"
 _OWN_FAILURE = "the Dask worker failed"
+# By the exit code of the worker's script, which is the subcode of the hold.
+_FAILED = {
+    0: (
+        "its Dask worker failed again and again",
+        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
+        f"the scheduler's versions of dask and distributed? {_AGAIN}",
+    ),
+    EXIT_NO_PYTHON: (
+        "its worker's Python is not on that machine",
+        "Pass python=… as the execute nodes have it, or container_image=… with a Python and Dask of its own, or "
+        f"put the environment on a file system that they share. {_AGAIN}",
+    ),
+}
 
 # What a condition on this attribute of a machine asks for, and what the user can do about it.
 _CONDITIONS = (
@@ -89,18 +118,25 @@ _CONDITIONS = (
     ("HasFileTransfer", "can transfer the worker's files", "transfer"),
 )
 _ADVICE = {
-    "container": "Pass container_runtime='apptainer' where the machines have Apptainer without HTCondor's knowing, "
-    "or container_runtime='none' for a Python that they have. " + _AGAIN,
-    "cpus": "Ask for fewer: new_cluster(cpus=…). `condor_status -af:h Machine TotalSlotCpus` lists what there is. "
-    + _AGAIN,
-    "memory": "Ask for less: new_cluster(memory=…). `condor_status -af:h Machine TotalSlotMemory` lists what there "
-    "is, in MiB. " + _AGAIN,
-    "disk": "Ask for less: new_cluster(disk=…). `condor_status -af:h Machine TotalSlotDisk` lists what there is, "
-    "in KiB. " + _AGAIN,
-    "gpus": "Ask for fewer: new_cluster(gpus=…). " + _AGAIN,
-    "transfer": "The pool's administrators can tell why its machines do not transfer files.",
-    "": "Look at requirements=… and job_extra_directives={…}. " + _AGAIN,
+    "container": (
+        "Pass container_runtime='apptainer' where the machines have Apptainer without HTCondor's knowing, "
+        "or container_runtime='none' for a Python that they have. " + _AGAIN,
+        "container_runtime='apptainer'",
+    ),
+    "cpus": ("Ask for fewer. `condor_status -af:h Machine TotalSlotCpus` lists what there is. " + _AGAIN, "cpus=…"),
+    "memory": (
+        "Ask for less. `condor_status -af:h Machine TotalSlotMemory` lists what there is, in MiB. " + _AGAIN,
+        "memory=…",
+    ),
+    "disk": (
+        "Ask for less. `condor_status -af:h Machine TotalSlotDisk` lists what there is, in KiB. " + _AGAIN,
+        "disk=…",
+    ),
+    "gpus": ("Ask for fewer. " + _AGAIN, "gpus=…"),
+    "transfer": ("The pool's administrators can tell why its machines do not transfer files.", ""),
+    "": ("Look at requirements=… and job_extra_directives={…}. " + _AGAIN, "requirements=…"),
 }
+_RESOURCES = {"cpus": "Cpus", "memory": "Memory", "disk": "Disk", "gpus": "GPUs"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +155,10 @@ class Finding:
         Whether waiting cannot help.
     detail : str
         HTCondor's own words, or the end of the worker's output.
+    numbers : str
+        What was asked for and what there is.
+    keyword : str
+        The keyword of a worker that another value helps of.
     """
 
     jobs: tuple[WorkerJob, ...]
@@ -126,14 +166,16 @@ class Finding:
     advice: str = ""
     stuck: bool = False
     detail: str = ""
+    numbers: str = ""
+    keyword: str = ""
 
     def __str__(self) -> str:
         first = self.jobs[0].id
         more = f" (and {len(self.jobs) - 1} more)" if len(self.jobs) > 1 else ""
-        lines = [f"Job {first}{more} {self.what}."]
+        lines = [(f"{self.numbers}. " if self.numbers else "") + f"Job {first}{more} {self.what}."]
         lines += [f"  | {line}" for line in self.detail.splitlines()]
         if self.advice:
-            lines.append(f"  What to do: {self.advice.replace('{id}', str(first))}")
+            lines.append(f"  What to do: {self.advice}")
         return "\n".join(lines)
 
 
@@ -164,6 +206,12 @@ class Explanation:
     def __str__(self) -> str:
         if not self.jobs.live:
             return "There are no worker jobs; scale(n) submits some."
+        if not self.findings and len(self.jobs.having(JobStatus.RUNNING)) == len(self.jobs.live):
+            count = len(self.jobs.live)
+            return (
+                f"All is well: {'the job runs and its' if count == 1 else f'all {count} jobs run and their'} "
+                + ("worker has joined." if count == 1 else "workers have joined.")
+            )
         return "\n\n".join([f"Worker jobs: {self.jobs.summary()}.", *map(str, self.findings)])
 
     __repr__ = __str__
@@ -237,13 +285,26 @@ async def explain(fleet: Fleet) -> Explanation:
         The queue could not be read.
     """
     jobs = await fleet.look()
-    findings = await _held(fleet, jobs)
+    findings = [await _with_output(fleet, await _with_use(fleet, finding)) for finding in _held(jobs)]
     findings += await _waiting(fleet, jobs)
     findings += await _absent(fleet, jobs)
-    return Explanation(jobs, findings)
+    return Explanation(jobs, [_filled(finding, jobs, fleet.staging.spec) for finding in findings])
 
 
-async def _held(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
+def _filled(finding: Finding, jobs: WorkerJobs, spec: WorkerSpec) -> Finding:
+    """Return the finding with calls in its advice that can be copied."""
+    advice = finding.advice.replace("{release}", remedies.release(finding.jobs))
+    advice = advice.replace("{anew}", remedies.anew(jobs, finding.jobs, spec))
+    advice = advice.replace("{other}", remedies.other(finding.keyword, jobs, finding.jobs, spec))
+    return replace(finding, advice=advice.replace("{id}", str(finding.jobs[0].id)))
+
+
+def held(jobs: WorkerJobs, spec: WorkerSpec) -> list[Finding]:
+    """Return why jobs are held and what to do, from what is known of them already: nobody is asked."""
+    return [_filled(finding, jobs, spec) for finding in _held(jobs)]
+
+
+def _held(jobs: WorkerJobs) -> list[Finding]:
     groups: dict[tuple[int, int], list[WorkerJob]] = defaultdict(list)
     for job in jobs.having(JobStatus.HELD):
         groups[job.hold_code or 0, job.hold_subcode or 0].append(job)
@@ -253,22 +314,34 @@ async def _held(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
         if code == SPOOLING:
             findings.append(Finding(tuple(group), "waits for its input to arrive at the schedd", "Wait."))
             continue
-        if code == 3 and reason.startswith(_OWN_FAILURE):
-            findings.append(await _failed(fleet, group, reason))
-            continue
-        what, advice = _HOLDS.get(code, (f"was held by HTCondor (code {code}, subcode {subcode})", _RELEASE))
-        if code in _RESOURCE_CODES and subcode in (102, 104):
-            what, advice = _HOLDS[subcode]
-        findings.append(Finding(tuple(group), f"is held: it {what}", advice, stuck=True, detail=reason))
+        own = code == 3 and reason.startswith(_OWN_FAILURE)
+        kind = subcode if code in _RESOURCE_CODES and subcode in (102, 104) else code
+        if own:
+            what, advice = _FAILED.get(subcode, _FAILED[0])
+        else:
+            what, advice = _HOLDS.get(kind, (f"was held by HTCondor (code {code}, subcode {subcode})", _RELEASE))
+        said = f"is held: {what if own else f'it {what}'}"
+        keyword = "python=…" if own else _KEYWORDS.get(kind, "")
+        findings.append(Finding(tuple(group), said, advice, stuck=True, detail=reason, keyword=keyword))
     return findings
 
 
-async def _failed(fleet: Fleet, group: list[WorkerJob], reason: str) -> Finding:
-    """Explain a worker that ended again and again by itself: with the end of its output."""
+async def _with_use(fleet: Fleet, finding: Finding) -> Finding:
+    """Return the finding with what the job had used, where it used more than it asked for."""
+    if finding.keyword not in _MEASURED:
+        return finding
+    found = await remedies.used(fleet.condor, finding.jobs[0], _MEASURED[finding.keyword], fleet.staging.spec)
+    return replace(finding, numbers=found[0], keyword=found[1]) if found else finding
+
+
+async def _with_output(fleet: Fleet, finding: Finding) -> Finding:
+    """Add the end of its output to what is said of a worker that ended again and again by itself."""
     from . import logs
 
-    last = group[-1]
-    detail = reason
+    last = finding.jobs[-1]
+    if last.hold_code != 3 or not finding.detail.startswith(_OWN_FAILURE):
+        return finding
+    detail = finding.detail
     try:
         await logs.fetch_spooled(fleet)
         written = await asyncio.to_thread(logs.read, fleet.staging, str(last.id))
@@ -278,14 +351,7 @@ async def _failed(fleet: Fleet, group: list[WorkerJob], reason: str) -> Finding:
         if written:
             lines = list(written.values())[-1].rstrip().splitlines()[-_OUTPUT_LINES:]
             detail += f"\nthe end of the output of {list(written)[-1]}:\n" + "\n".join(map(_line, lines))
-    return Finding(
-        tuple(group),
-        "is held: its Dask worker failed again and again",
-        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
-        f"the scheduler's versions of dask and distributed? {_AGAIN}",
-        stuck=True,
-        detail=detail,
-    )
+    return replace(finding, detail=detail)
 
 
 def _line(text: str) -> str:
@@ -310,12 +376,24 @@ async def _waiting(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
         if said is None:
             findings.append(Finding(group, "waits in the queue, and HTCondor had no analysis of it"))
         else:
-            findings.append(describe(group, said))
+            findings.append(await _with_numbers(fleet, describe(group, said), said))
     left = sum(count for _, count in submits.most_common()[_ANALYSES:])
     if left:
         rest = tuple(job for job in idle if not any(job in finding.jobs for finding in findings))
         findings.append(Finding(rest, "waits too, and was not looked at", "Ask again when the others run."))
     return findings
+
+
+async def _with_numbers(fleet: Fleet, finding: Finding, said: Analysis) -> Finding:
+    """Return the finding with what is asked for and what the largest machine has, where that is the reason."""
+    resource = next((_RESOURCES[kind] for kind in _RESOURCES if finding.keyword == f"{kind}=…"), None)
+    if resource is None:
+        return finding
+    found = await remedies.beyond(fleet.condor, resource, said.values, fleet.staging.spec)
+    if found is None:
+        return finding
+    numbers, keyword = found
+    return replace(finding, numbers=numbers, keyword=keyword, what=_NEVER)
 
 
 def describe(group: tuple[WorkerJob, ...], said: Analysis) -> Finding:
@@ -350,13 +428,12 @@ def describe(group: tuple[WorkerJob, ...], said: Analysis) -> Finding:
 
 def _never(group: tuple[WorkerJob, ...], said: Analysis, missed: list[str]) -> Finding:
     met = [count for count, _ in said.conditions if count]
-    advice, what = "", ""
+    (advice, keyword), what = _ADVICE[""], ""
     for attribute, words, kind in _CONDITIONS:
         if any(re.search(rf"\b{attribute}\b", condition) for condition in missed):
-            advice, what = _ADVICE[kind], f"none of {_machines(said)} {words}"
+            (advice, keyword), what = _ADVICE[kind], f"none of {_machines(said)} {words}"
             break
     if not what:
-        advice = _ADVICE[""]
         what = f"none of {_machines(said)} meets its requirements"
         if not missed:
             what += ", though each of them alone is met somewhere"
@@ -365,7 +442,7 @@ def _never(group: tuple[WorkerJob, ...], said: Analysis, missed: list[str]) -> F
         lines = [f"met by {count}: {_with_values(condition, said)}" for count, condition in said.conditions]
     elif met:
         lines.append(f"each of the other {len(met)} conditions is met by {min(met)} slot(s) or more")
-    return Finding(group, f"can never run in this pool: {what}", advice, stuck=True, detail="\n".join(lines))
+    return Finding(group, f"{_NEVER}: {what}", advice, stuck=True, detail="\n".join(lines), keyword=keyword)
 
 
 def _machines(said: Analysis) -> str:
@@ -391,7 +468,7 @@ async def _absent(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     return [
         Finding(
             absent,
-            "runs, but its worker has not joined the scheduler (yet)",
+            f"has run for {duration(time.time() - absent[0].since)}, but its worker has not joined the scheduler",
             "A container and Python take their time to start. If it stays so, cluster.logs('{id}') tells why; "
             "machines must reach the gateway's proxy (scheduler_proxy=…).",
         )

@@ -8,19 +8,21 @@ import logging
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from dask_gateway.client import GatewayWarning
 
 from . import config, materialization
-from .condor import Condor, quote_classad
-from .errors import CondorError, HTCDaskGatewayError, ScaleError
+from .condor import Condor, check_schedd, quote_classad, same_schedd
+from .errors import ClusterEndedError, CondorError, HTCDaskGatewayError, ScaleError, SchedulerError
 from .jobs import ATTRIBUTES, CLUSTER_ATTRIBUTE, SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs, ids_constraint
-from .scheduler import SchedulerLink
-from .staging import Staging
+from .scheduler import SCHEDD, SchedulerLink
+from .staging import Staging, note_schedd
 
 logger = logging.getLogger(__name__)
 
+_OVER = "the cluster is being shut down"
 _ROUNDS = 5
 _SETTLE_AFTER = 1.0
 _SETTLE_PAUSE = 16.0
@@ -31,6 +33,14 @@ _LONGEST_CONSTRAINT = 100_000
 def cluster_constraint(cluster: str) -> str:
     """Return the ClassAd expression that is true for the jobs of the Dask cluster with that name."""
     return f"{CLUSTER_ATTRIBUTE} =?= {quote_classad(cluster)}"
+
+
+def clusters_constraint(clusters: Collection[str]) -> str:
+    """Return a ClassAd expression that is true for the jobs of the Dask clusters with these names."""
+    listed = ", ".join(map(quote_classad, clusters))
+    if len(listed) > _LONGEST_CONSTRAINT:
+        return f"{CLUSTER_ATTRIBUTE} =!= undefined"
+    return f"member({CLUSTER_ATTRIBUTE}, {{{listed}}})"
 
 
 class Fleet:
@@ -44,11 +54,11 @@ class Fleet:
         Where they are submitted from.
     scheduler : SchedulerLink
         The cluster's scheduler.
-    fresh : bool
-        Whether the cluster has just been made, so that nobody can have submitted a job for it.
+    schedd : str, optional
+        The name of the schedd that holds the cluster's jobs, where another client has noted it.
     """
 
-    def __init__(self, condor: Condor, staging: Staging, scheduler: SchedulerLink, *, fresh: bool) -> None:
+    def __init__(self, condor: Condor, staging: Staging, scheduler: SchedulerLink, *, schedd: str = "") -> None:
         self.condor = condor
         self.staging = staging
         self.scheduler = scheduler
@@ -56,7 +66,10 @@ class Fleet:
         self.seen = WorkerJobs()
         self._seen_at = self._changed_at = -float("inf")
         self._held: dict[JobId, float] = {}
-        self._fresh = fresh
+        self.schedd = schedd
+        self._located = False
+        self._over = self._dropped = False
+        self._submitting: asyncio.Task[tuple[int, int]] | None = None
         self._looking: asyncio.Task[WorkerJobs] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._scaling = asyncio.Lock()
@@ -87,10 +100,9 @@ class Fleet:
 
     async def _look(self) -> WorkerJobs:
         asked_at = time.monotonic()
-        late = bool(self.staging.spec.max_idle)
-        # Before the jobs, so that none is made between the two unseen.
-        making = await materialization.factories(self.condor, self.constraint) if late else []
-        made = await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
+        making, made = await self._query()
+        if not self._located and await self._is_elsewhere(made):
+            making, made = await self._query()
         jobs = WorkerJobs.ordered([*made, *materialization.unmaterialized(making, made)])
         # Ten thousand jobs take as long to forget as to sort: the event loop goes on between the two.
         await asyncio.sleep(0)
@@ -98,6 +110,51 @@ class Fleet:
             self.seen, self._seen_at = jobs, asked_at
             self._report_holds()
         return jobs
+
+    async def _query(self) -> tuple[list[Mapping[str, Any]], list[WorkerJob]]:
+        """Return the factories and the jobs that the schedd has."""
+        late = bool(self.staging.spec.max_idle)
+        # Before the jobs, so that none is made between the two unseen.
+        making = await materialization.factories(self.condor, self.constraint) if late else []
+        return making, await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
+
+    async def _is_elsewhere(self, made: list[WorkerJob]) -> bool:
+        """Tell whether another schedd than the one that has answered holds the jobs; it is asked from now on."""
+        if not self.schedd and not made:
+            try:
+                await self._read_schedd()
+            except SchedulerError as error:  # who only looks needs no scheduler
+                logger.info("which schedd holds the jobs is not known: %s", error)
+        answered = made[0].schedd if made else self.condor.answered
+        self._located = bool(self.schedd and answered)
+        if not self._located or same_schedd(answered, self.schedd):
+            return False
+        self.condor = self.condor.named(self.schedd)
+        return True
+
+    async def _read_schedd(self) -> None:
+        if not self.schedd:
+            self.schedd = check_schedd(await self.scheduler.noted(SCHEDD))
+
+    async def _note_schedd(self) -> None:
+        """Let the other clients know where the jobs are, before there are any."""
+        await self._read_schedd()
+        if not self.schedd:
+            self.schedd = check_schedd(self.seen[0].schedd if self.seen else self.condor.answered)
+            if self.schedd:
+                await self.scheduler.note(**{SCHEDD: self.schedd})
+        if self.schedd:
+            note_schedd(self.staging.cluster, self.schedd)
+        if not self._located:  # another client may have been the first since the jobs were counted
+            self.condor = await self.condor.at(self.schedd)
+
+    async def _count(self) -> WorkerJobs:
+        """Return the live jobs of now. The first time there are none as a rule, and to count them is quicker."""
+        if self._seen_at < 0 and not self.staging.spec.max_idle:
+            await self._read_schedd()
+            if not self.schedd and await self.condor.totals(self.constraint) == 0:
+                return WorkerJobs()
+        return (await self._look()).live
 
     def _report_holds(self) -> None:
         """Warn of jobs that have gone on hold since the last look."""
@@ -143,12 +200,10 @@ class Fleet:
         """
         await self._stop_settling()
         submitted = False
-        async with self._scaling:
+        async with self._alone():
             try:
                 await self.scheduler.note(wanted=n)
-                # A cluster that nobody else can know of yet has no jobs; everywhere else the schedd is asked.
-                live = WorkerJobs() if self._fresh else (await self._look()).live
-                self._fresh = False
+                live = await self._count()
                 if not grow_only:
                     live = await self._unmake(live, n)
                 if len(live) < n:
@@ -179,7 +234,7 @@ class Fleet:
             It could not be done.
         """
         await self._stop_settling()
-        async with self._scaling:
+        async with self._alone():
             before = (await self._look()).live
             live = await self._unmake(before, len(before) - waiting)
             waiting -= len(before) - len(live)
@@ -205,21 +260,64 @@ class Fleet:
         # Some may have been made meanwhile.
         return (await self._look()).live if unmade and len(live) > n else live
 
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Scale while nobody else of this client does, nor a submit is under way whose caller has given up."""
+        async with self._scaling:
+            await self._await_submit()
+            yield
+
+    async def _await_submit(self) -> None:
+        if self._submitting is not None and not self._submitting.done():
+            if self._over and self.staging.spec.spool:
+                # It may take hours. Its jobs are in the queue already, and are removed with the others.
+                self._dropped = self._submitting.cancel()
+            await asyncio.wait([self._submitting])
+
     async def _submit(self, count: int) -> None:
         spec = self.staging.spec
+        await self.scheduler.check_open()
         self.staging.check()
+        await self._note_schedd()
+        if self._over:
+            raise ClusterEndedError(_OVER)
+        limit = self.staging.spool_limit(count) if spec.spool else self.condor.timeout
+        submit = self.condor.submit(
+            self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool, timeout=limit
+        )
+        # Of its own: were it killed with who asked for it, its jobs might come after they have been removed.
+        self._submitting = asyncio.ensure_future(submit)
+        self._submitting.add_done_callback(self._submitted)
         try:
-            with self._change():
-                cluster_id, queued = await self.condor.submit(
-                    self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool
-                )
+            cluster_id, queued = await (self._submitting if spec.spool else asyncio.shield(self._submitting))
         except BaseException:
             # What the schedd has got already may be carried out after the next count.
-            self._unsure_until = time.monotonic() + self.condor.timeout
+            self._unsure_until = time.monotonic() + limit
+            if self._dropped:
+                raise ClusterEndedError(_OVER) from None
             raise
+        await self._check_wanted(cluster_id)
         logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
         if queued != count:
             raise ScaleError(f"{count} worker jobs were asked for, but HTCondor queued {queued}")
+
+    def _submitted(self, task: asyncio.Task[tuple[int, int]]) -> None:
+        self._changed_at = time.monotonic()
+        if not task.cancelled():
+            task.exception()  # its caller, if there is one still, has it
+
+    async def _check_wanted(self, cluster_id: int) -> None:
+        """Remove the jobs of a submit that has come while somebody shut the cluster down."""
+        if self._over:  # this client itself, which removes all jobs now
+            raise ClusterEndedError(_OVER)
+        try:
+            await self.scheduler.check_open()
+        except ClusterEndedError:
+            with self._change():
+                await self.condor.remove(f"{self.constraint} && ClusterId == {cluster_id}")
+            raise
+        except SchedulerError as error:  # jobs that find no scheduler leave
+            logger.warning("whether the cluster still runs is not known: %s", error)
 
     async def _shrink(self, live: WorkerJobs, n: int) -> None:
         surplus = len(live) - n
@@ -314,7 +412,7 @@ class Fleet:
 
     async def _agree(self, trimmed: bool) -> tuple[bool, bool]:
         """Bring the jobs nearer to the number that was asked for last; return whether they agree, and `trimmed`."""
-        async with self._scaling:
+        async with self._alone():
             wanted = await self.scheduler.noted("wanted")
             live = (await self._look()).live
             if wanted is None or len(live) == wanted or (len(live) < wanted and not trimmed):
@@ -349,8 +447,19 @@ class Fleet:
             await asyncio.wait([self._looking])
 
     async def abandon(self) -> None:
-        """End what runs in the background at once; the jobs are about to be removed."""
+        """End what runs in the background; the jobs are about to be removed.
+
+        Nobody submits any more from here on. A submit of this client that is under way is waited for, and another
+        client's removes its own jobs.
+        """
+        self._over = True
+        try:
+            await self.scheduler.note_closing()
+            await self._read_schedd()
+        except SchedulerError as error:
+            logger.info("that the cluster ends could not be noted: %s", error)
         await self._stop_settling()
+        await self._await_submit()
         await self.close()
 
 
@@ -360,8 +469,17 @@ def _waiting_first(live: WorkerJobs) -> list[WorkerJob]:
     return sorted(waiting, key=lambda job: (job.status is JobStatus.HELD, job.id), reverse=True)
 
 
-async def remove_jobs(condor: Condor, cluster: str) -> None:
+async def remove_jobs(condor: Condor, cluster: str, schedd: str = "") -> None:
     """Remove all jobs of the Dask cluster `cluster`, whoever has submitted them from this account.
+
+    Parameters
+    ----------
+    condor : Condor
+        The command line for the schedd that is configured here.
+    cluster : str
+        The cluster's name.
+    schedd : str, optional
+        The name of the schedd that holds the jobs, where it is known.
 
     Raises
     ------
@@ -370,11 +488,13 @@ async def remove_jobs(condor: Condor, cluster: str) -> None:
     """
     constraint = cluster_constraint(cluster)
     try:
+        condor = await condor.at(schedd)
         await condor.remove(constraint)
     except CondorError as error:
+        there = f"-name {condor.schedd} " if condor.schedd else ""
         error.hint = (
             f"worker jobs of the cluster may remain. When the schedd is back, "
-            f"`HTCGateway(...).stop_cluster({cluster!r})` or `condor_rm -constraint '{constraint}'` removes them. "
-            + error.hint
+            f"`HTCGateway(...).stop_cluster({cluster!r})` or `condor_rm {there}-constraint '{constraint}'` removes "
+            "them. " + error.hint
         )
         raise

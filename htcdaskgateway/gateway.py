@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 from dask_gateway import Gateway
 from dask_gateway.auth import BasicAuth, get_auth
+from dask_gateway.client import ClusterStatus, GatewayClusterError, GatewayServerError
+from distributed.core import rpc
 
 from . import config
-from .errors import ConfigError
+from .errors import ConfigError, SchedulerError
+from .resolving import LastingResolver
+
+logger = logging.getLogger(__name__)
 
 HTCONDOR = "htcondor"
 GATEWAY = "gateway"
+
+# How long the server may take to say what became of a cluster, in seconds.
+_REPORT_TIMEOUT = 10.0
+_UNREACHABLE = (aiohttp.ClientError, OSError, asyncio.TimeoutError, GatewayClusterError, GatewayServerError)
 
 
 def check_worker_type(worker_type: str) -> str:
@@ -55,6 +68,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         config.load_dotenv()
         self._submitted: dict[str, dict[str, Any]] = {}
         self._adapted: dict[str, Any] = {}
+        self._resolver = LastingResolver()
+        self._session: aiohttp.ClientSession | None = None
         auth = get_auth(auth)
         password = os.environ.get("DASK_GATEWAY_PASSWORD")
         if type(auth) is BasicAuth and not auth.password and password:
@@ -71,6 +86,20 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"HTCGateway<{self.address}>"
 
+    def sync(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a coroutine function on this client's loop and wait for it; for an asynchronous client, return it."""
+        if self.asynchronous:
+            return func(*args, **kwargs)
+        future = asyncio.run_coroutine_threadsafe(func(*args, **kwargs), self.loop.asyncio_loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            # Kept, as the stock one does, the future, its error and this frame hold each other, and the cluster.
+            del future
+
     def close(self) -> Any:
         """Close this client. The clusters go on; closing it again does nothing."""
         # The stock client asks a loop that has ended, and a closed client is closed again by its __del__.
@@ -81,10 +110,33 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     def __del__(self) -> None:
         finalize(super().__del__)
 
+    async def _request(self, method: str, url: str, json: Any = None) -> Any:
+        if self._session is None:
+            # As the stock client's, but for the look-up of names.
+            self._session = aiohttp.ClientSession(
+                cookie_jar=aiohttp.CookieJar(unsafe=True), connector=aiohttp.TCPConnector(resolver=self._resolver)
+            )
+        return await super()._request(method, url, json=json)
+
     async def _cleanup(self) -> None:
         for name in list(self._adapted):
             await self._leave(name)
         await super()._cleanup()
+        await self._resolver.close()
+
+    async def _known(self, names: Iterable[str]) -> set[str]:
+        """Return the names of this user's clusters, and of those among `names` that are another user's."""
+        known = {report.name for report in await self._clusters()}
+        for name in sorted({*names} - known):
+            try:
+                await self._cluster_report(name)
+            except ValueError:  # there is none
+                continue
+            except aiohttp.ClientResponseError as error:
+                if error.status != HTTPStatus.FORBIDDEN:
+                    raise
+                known.add(name)
+        return known
 
     async def _leave(self, cluster_name: str) -> None:
         """End adaptive scaling that `adapt_cluster` of this client has begun."""
@@ -165,11 +217,56 @@ class HTCGateway(Gateway):  # type: ignore[misc]
 
         check_cluster_name(cluster_name)
         await self._leave(cluster_name)
+        schedd = await self._announce_end(cluster_name)
         try:
-            await remove_jobs(Condor(), cluster_name)
+            await remove_jobs(Condor(), cluster_name, schedd)
         finally:
             await super()._stop_cluster(cluster_name)
         remove_credentials(cluster_name)
+
+    async def _announce_end(self, cluster_name: str) -> str:
+        """Tell all clients of a cluster that it ends, so that none submits any more; return its schedd's name."""
+        from .condor import check_schedd
+        from .scheduler import SCHEDD, SchedulerLink
+        from .staging import noted_schedd
+
+        known = noted_schedd(cluster_name)
+        try:
+            report = await asyncio.wait_for(self._cluster_report(cluster_name), _REPORT_TIMEOUT)
+        except (ValueError, *_UNREACHABLE) as error:  # jobs may be all that is left of it
+            logger.info("the gateway does not tell where the scheduler of %s is: %s", cluster_name, error)
+            return known
+        if report.status is not ClusterStatus.RUNNING or report.security is None:
+            return known
+        comm = rpc(report.scheduler_address, connection_args=report.security.get_connection_args("client"))
+        try:
+            link = SchedulerLink(comm, functools.partial(self._ending, cluster_name))
+            known = check_schedd(await link.noted(SCHEDD, timeout=_REPORT_TIMEOUT)) or known
+            await link.note_closing()
+        except SchedulerError as error:
+            logger.info("the end of %s could not be announced: %s", cluster_name, error)
+        finally:
+            await comm.close_rpc()
+        return known
+
+    async def _ending(self, cluster_name: str) -> str | None:
+        """Return in words why a cluster has ended, as far as the server tells; None if it has not, or who knows."""
+        try:
+            report = await asyncio.wait_for(self._cluster_report(cluster_name), _REPORT_TIMEOUT)
+        except ValueError:
+            return f"the cluster {cluster_name} has ended: the gateway does not know it any more"
+        except _UNREACHABLE as error:
+            logger.info("the gateway does not tell what became of %s: %s", cluster_name, error)
+            return None
+        at = f" at {report.stop_time:%H:%M:%S}" if report.stop_time else ""
+        if report.status is ClusterStatus.FAILED:
+            return f"the cluster {cluster_name} has failed{at}; the gateway's logs say why"
+        if report.status in (ClusterStatus.STOPPING, ClusterStatus.STOPPED):
+            return (
+                f"the cluster {cluster_name} has ended: the gateway has stopped it{at}, after its idle timeout, or "
+                "because some client or an administrator said so"
+            )
+        return None
 
     def scale_cluster(
         self, cluster_name: str, n: int | None = None, worker_type: str = HTCONDOR, **kwargs: Any

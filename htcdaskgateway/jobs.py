@@ -57,8 +57,8 @@ class JobStatus(enum.IntEnum):
     SUSPENDED = 7
 
 
-LIVE = frozenset({JobStatus.IDLE, JobStatus.RUNNING, JobStatus.HELD, JobStatus.SUSPENDED, JobStatus.UNMATERIALIZED})
-"""The states in which a job is, or can become, a worker again."""
+LIVE = frozenset(JobStatus) - {JobStatus.REMOVED, JobStatus.COMPLETED}
+"""The states in which a job is, or can become, a worker again; one that transfers its output may run again."""
 
 
 class JobId(NamedTuple):
@@ -146,7 +146,7 @@ class WorkerJob(NamedTuple):
 
     @property
     def live(self) -> bool:
-        """Whether the job is, or can become, a worker: it waits, runs, is suspended or held."""
+        """Whether the job is, or can become, a worker: it waits, runs, is between two starts or held."""
         return self.status in LIVE
 
     @property

@@ -14,6 +14,7 @@ from dask_gateway.client import GatewayWarning
 from .errors import CondorError, StagingError
 from .fleet import Fleet
 from .jobs import NAME_PREFIX, JobStatus, WorkerJob
+from .plain import plain
 from .staging import Staging
 
 MAX_BYTES = 2**20
@@ -43,7 +44,7 @@ class WorkerLogs(dict[str, str]):
     def __str__(self) -> str:
         if not self:
             return "no worker has written anything yet"
-        return "\n".join(f"==> {name} <==\n{text.rstrip()}\n" for name, text in self.items())
+        return "\n".join(f"==> {name} <==\n{plain(text).rstrip()}\n" for name, text in self.items())
 
     __repr__ = __str__
 

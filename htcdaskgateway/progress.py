@@ -24,6 +24,18 @@ def progress(title: str, total: int) -> Iterator[Show]:
         yield lambda done, note: None
 
 
+def tell(line: str) -> None:
+    """Show a line where progress is shown."""
+    if _in_notebook():
+        from IPython.display import display
+
+        display({"text/plain": line, "text/html": f"<div>{html.escape(line)}</div>"}, raw=True)
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        Console(stderr=True).print(line, markup=False, highlight=False)
+
+
 def _in_notebook() -> bool:
     if "IPython" not in sys.modules:
         return False

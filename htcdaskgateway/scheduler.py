@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -12,11 +13,24 @@ from distributed.comm.core import CommClosedError
 from distributed.protocol.pickle import dumps
 
 from . import config
-from .errors import SchedulerError
+from .errors import ClusterEndedError, SchedulerError
 from .remote import scheduler_plugin
 
 ADAPTIVE = "adaptive"
 """The note that says who adapts the cluster, and within which bounds."""
+
+SCHEDD = "schedd"
+"""The note that says which schedd holds the cluster's jobs."""
+
+CLOSING = "closing"
+"""The note that says when somebody began to shut the cluster down."""
+
+# How long that note holds, in seconds: a shutdown may fail, and the cluster be used again.
+_CLOSING_LASTS = 300.0
+
+# How long an answer may take before the gateway is asked whether the cluster has ended, in seconds.
+_PATIENCE = 1.0
+_LONGEST_PATIENCE = 10.0
 
 
 class WorkerCounts(NamedTuple):
@@ -38,6 +52,25 @@ class WorkerCounts(NamedTuple):
     def joined(self) -> int:
         """All that have joined."""
         return self.htcondor + self.gateway
+
+
+class Tasks(NamedTuple):
+    """What a scheduler has to do.
+
+    Attributes
+    ----------
+    done, erred : int
+        How often a task has ended well or failed since the scheduler began.
+    to_do : int
+        How many tasks wait or are computed.
+    processing : dict of str to int
+        How many of them each HTCondor worker has.
+    """
+
+    done: int
+    erred: int
+    to_do: int
+    processing: dict[str, int]
 
 
 class _FromSource:
@@ -66,11 +99,53 @@ class SchedulerLink:
     ----------
     comm : distributed.core.rpc
         The cluster's ``scheduler_comm``.
+    ending : callable, optional
+        Returns, awaited, in words why the cluster has ended, or None.
     """
 
-    def __init__(self, comm: Any) -> None:
+    def __init__(self, comm: Any, ending: Callable[[], Awaitable[str | None]] | None = None) -> None:
         self.comm = comm
+        self.ending = ending
         self.timeout = config.seconds("scheduler-timeout")
+
+    async def _ask(self, what: str, question: Awaitable[Any], timeout: float | None = None) -> Any:
+        """Return the scheduler's answer.
+
+        Raises
+        ------
+        ClusterEndedError
+            The gateway says that the cluster has ended; asked as soon as the answer is late.
+        SchedulerError
+            The scheduler does not answer in time, or has failed at it.
+        """
+        answer = asyncio.ensure_future(question)
+        try:
+            with _explained(what):
+                return await self._wait(answer, self.timeout if timeout is None else timeout)
+        except ClusterEndedError:
+            raise
+        except SchedulerError as error:
+            if isinstance(error.__cause__, (OSError, CommClosedError)):
+                await self._check_ending()
+            raise
+        finally:
+            answer.cancel()
+
+    async def _wait(self, answer: asyncio.Future[Any], timeout: float) -> Any:
+        end, patience = time.monotonic() + timeout, _PATIENCE
+        while True:
+            await asyncio.wait([answer], timeout=max(0.0, min(patience, end - time.monotonic())))
+            if answer.done():
+                return answer.result()
+            await self._check_ending()
+            if time.monotonic() >= end:
+                raise asyncio.TimeoutError
+            patience = min(2 * patience, _LONGEST_PATIENCE)
+
+    async def _check_ending(self) -> None:
+        ended = await self.ending() if self.ending else None
+        if ended:
+            raise ClusterEndedError(ended)
 
     async def install(self) -> None:
         """Put the plugin into the scheduler; where it is already, nothing happens.
@@ -80,15 +155,14 @@ class SchedulerLink:
         SchedulerError
             The scheduler does not answer, or does not take it.
         """
-        with _explained("take in the plugin that lets HTCondor's workers join"):
-            await asyncio.wait_for(
-                self.comm.register_scheduler_plugin(
-                    plugin=dumps(_FromSource()),
-                    name=f"{scheduler_plugin.NAME}{scheduler_plugin.VERSION}",
-                    idempotent=True,
-                ),
-                self.timeout,
-            )
+        await self._ask(
+            "take in the plugin that lets HTCondor's workers join",
+            self.comm.register_scheduler_plugin(
+                plugin=dumps(_FromSource()),
+                name=f"{scheduler_plugin.NAME}{scheduler_plugin.VERSION}",
+                idempotent=True,
+            ),
+        )
 
     async def workers(self, cheapest: int = 0) -> tuple[dict[str, int], list[str]]:
         """Return the workers that are HTCondor jobs.
@@ -105,14 +179,12 @@ class SchedulerLink:
         list of str
             The names of the `cheapest` ones, those whose loss costs the least first.
         """
-        with _explained("tell its workers"):
-            answer = await asyncio.wait_for(self.comm.htcdaskgateway_workers(n=cheapest), self.timeout)
+        answer = await self._ask("tell its workers", self.comm.htcdaskgateway_workers(n=cheapest))
         return dict(answer["processing"]), list(answer["cheapest"])
 
     async def counts(self) -> WorkerCounts:
         """Return how many workers of either kind there are."""
-        with _explained("count its workers"):
-            answer = await asyncio.wait_for(self.comm.htcdaskgateway_workers(n=0), self.timeout)
+        answer = await self._ask("count its workers", self.comm.htcdaskgateway_workers(n=0))
         return WorkerCounts(*answer["counts"])
 
     async def adaptive(self, target_duration: float, threads: int) -> tuple[int, list[str], list[str]]:
@@ -134,16 +206,21 @@ class SchedulerLink:
         list of str
             The names of those that process nothing, those with the least data first.
         """
-        with _explained("tell what the work asks for"):
-            answer = await asyncio.wait_for(
-                self.comm.htcdaskgateway_adaptive(target_duration=target_duration, threads=threads), self.timeout
-            )
+        answer = await self._ask(
+            "tell what the work asks for",
+            self.comm.htcdaskgateway_adaptive(target_duration=target_duration, threads=threads),
+        )
         return int(answer["target"]), list(answer["joined"]), list(answer["unoccupied"])
+
+    async def tasks(self) -> Tasks:
+        """Return how much is done and to do."""
+        with _explained("tell its tasks"):
+            answer = await asyncio.wait_for(self.comm.htcdaskgateway_tasks(), self.timeout)
+        return Tasks(**answer)
 
     async def versions(self) -> dict[str, Any]:
         """Return what `versions.compare` reads: the versions that the scheduler and each worker have."""
-        with _explained("tell its versions"):
-            return dict(await asyncio.wait_for(self.comm.htcdaskgateway_versions(), self.timeout))
+        return dict(await self._ask("tell its versions", self.comm.htcdaskgateway_versions()))
 
     async def retire(
         self, names: list[str], timeout: float, *, unoccupied: bool = False, force: bool = False
@@ -167,32 +244,44 @@ class SchedulerLink:
             The names of those that stay, because their data could not be moved or they have got work; with
             `force` of those that were closed all the same.
         """
-        with _explained("retire workers"):
-            return list(
-                await asyncio.wait_for(
-                    self.comm.htcdaskgateway_retire(
-                        names=names, timeout=timeout, unoccupied=unoccupied, force=force
-                    ),
-                    timeout + self.timeout,
-                )
-            )
+        asked = self.comm.htcdaskgateway_retire(names=names, timeout=timeout, unoccupied=unoccupied, force=force)
+        return list(await self._ask("retire workers", asked, timeout + self.timeout))
 
     async def note(self, **values: Any) -> None:
         """Keep values at the scheduler for as long as the cluster lives."""
-        with _explained("keep a note"):
-            await asyncio.wait_for(self.comm.htcdaskgateway_note(values=values), self.timeout)
+        await self._ask("keep a note", self.comm.htcdaskgateway_note(values=values))
 
-    async def noted(self, name: str, default: Any = None) -> Any:
+    async def noted(self, name: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Return a value that some client has put there with `note`."""
-        with _explained("read a note"):
-            answer = self.comm.htcdaskgateway_noted(name=name, default=default)
-            return await asyncio.wait_for(answer, self.timeout)
+        answer = self.comm.htcdaskgateway_noted(name=name, default=default)
+        return await self._ask("read a note", answer, timeout)
+
+    async def note_closing(self) -> None:
+        """Let all clients know that the cluster is about to be shut down."""
+        asked = self.comm.htcdaskgateway_note(values={CLOSING: time.time()})
+        await self._ask("note that the cluster ends", asked, _LONGEST_PATIENCE)
+
+    async def check_open(self) -> None:
+        """Check that nobody shuts the cluster down.
+
+        Raises
+        ------
+        ClusterEndedError
+            Somebody does, or has done so.
+        SchedulerError
+            The scheduler does not answer.
+        """
+        closing = await self.noted(CLOSING)
+        if closing is not None and abs(time.time() - closing) < _CLOSING_LASTS:
+            raise ClusterEndedError("the cluster is being shut down")
 
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
     try:
         yield
+    except ClusterEndedError:
+        raise
     except asyncio.TimeoutError as error:
         raise SchedulerError(f"the scheduler did not {what} in time") from error
     except (OSError, CommClosedError) as error:

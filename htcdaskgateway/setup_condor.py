@@ -11,6 +11,7 @@ import click
 
 from . import config
 from .errors import HTCDaskGatewayError
+from .plain import plain
 from .setup.errors import StoppedError
 
 EXIT_FAILED = 1
@@ -56,10 +57,10 @@ def main(check: bool, renew: bool, debug: bool, **options: Any) -> None:
     try:
         good = _check() if check else _set_up(options, renew)
     except StoppedError as error:
-        click.secho(f"\nsetup_condor: {error}", err=True)
+        click.secho(plain(f"\nsetup_condor: {error}"), err=True)
         sys.exit(EXIT_INTERRUPTED)
     except HTCDaskGatewayError as error:
-        click.secho(f"setup_condor: {error}", err=True)
+        click.secho(plain(f"setup_condor: {error}"), err=True)
         good = False
     except (KeyboardInterrupt, click.Abort):
         click.secho("\nsetup_condor: stopped", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class WorkerSpec:
     gpus : int or None
         ``request_gpus``.
     python : str
-        The worker's Python, as the execute node or the image has it.
+        The worker's Python, as the execute node or the image has it. Where none is given it is ``python`` in a
+        container, and without one the Python that runs this, for a file system that the execute nodes share.
     worker_extra_args : tuple of str
         More arguments of ``dask worker``; none that change its name, its credentials or the number of processes.
     worker_port : str
@@ -56,8 +58,9 @@ class WorkerSpec:
         The network interface that they listen on.
     scheduler_proxy : str or None
         ``HOST:PORT`` of the gateway's scheduler proxy, where workers see it under another name than the client.
-    death_timeout : float
-        How long a worker without a scheduler stays, in seconds.
+    death_timeout : float or None
+        How long a worker without a scheduler stays, in seconds. None: a minute, and longer where more than 600 jobs
+        are submitted at once, a second for each ten: so many take their time to join through one proxy.
     start_interval : float
         Seconds between the first starts of workers that were asked for at once, so that a thousand do not read a
         shared file system in the same moment. A slot waits in whole seconds for its worker's turn. 0: none waits.
@@ -102,7 +105,7 @@ class WorkerSpec:
     worker_port: str
     interface: str | None
     scheduler_proxy: str | None
-    death_timeout: float
+    death_timeout: float | None
     start_interval: float
     environment: Mapping[str, str | None]
     job_script_prologue: tuple[str, ...]
@@ -147,6 +150,8 @@ class WorkerSpec:
             values["container_image"] = None
         if values["container_runtime"] == "apptainer" and values["container_image"] is None:
             raise ConfigError("container_runtime='apptainer' needs a container_image")
+        if values["python"] is None:
+            values["python"] = "python" if values["container_image"] or not sys.executable else sys.executable
         if values["spool"] and values["max_idle"] is not None:
             raise ConfigError(
                 f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
@@ -237,12 +242,12 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "nanny": checks.flag,
     "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "gpus": checks.optional(checks.count),
-    "python": checks.text,
+    "python": checks.optional(checks.text),
     "worker_extra_args": checks.worker_arguments,
     "worker_port": checks.ports,
     "interface": checks.optional(checks.text),
     "scheduler_proxy": checks.optional(checks.host_port),
-    "death_timeout": config.parse_seconds,
+    "death_timeout": checks.optional(config.parse_seconds),
     "start_interval": lambda value, name: config.parse_seconds(value, name, zero=True),
     "environment": checks.environment,
     "job_script_prologue": checks.texts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
 import re
@@ -18,11 +19,15 @@ from urllib.parse import urlsplit
 import dask.config
 
 from . import checks, config, containers, templating
+from .condor import check_schedd
 from .errors import ConfigError, StagingError
 from .jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
+
+DEATH_TIMEOUT = 60
+"""How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
 
 EXIT_AGAIN = 75
 """How a worker that is still wanted ends (EX_TEMPFAIL of sysexits.h); its job runs again."""
@@ -33,14 +38,23 @@ EXIT_CANNOT = 78
 EXIT_UNNAMED = 79
 """How the worker script ends that cannot read its job's ad, which names the worker."""
 
+EXIT_NO_PYTHON = 80
+"""How the worker script ends that does not find the worker's Python."""
+
 MAX_FAILURES = 3
 """How often a worker may fail before its job is held."""
 
 REMOTE_FILES = ("worker_start.py", "worker_preload.py")
 """What goes with the job beside its credentials, and runs where this package is not installed."""
 
+SPOOL_SPEED = 2**20
+"""How many bytes a schedd has to take in at least in a second, for the time limit of a spooled submit."""
+
 LEASE = 600
 """How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
+
+# Where NCSA's systems have a directory for each user.
+_SITE_HOMES = Path("/u")
 
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
@@ -61,8 +75,20 @@ def check_cluster_name(name: str) -> str:
 
 def staging_root() -> Path:
     """Return the directory that holds the staging directories of all clusters."""
-    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or "~/htcdask"
+    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or _site_home() / "htcdask"
     return Path(named).expanduser().absolute()
+
+
+def _site_home() -> Path:
+    """Return the user's directory at the site, which the pool sees, too, or else the home."""
+    try:
+        user = getpass.getuser()
+        directory = _SITE_HOMES / user
+        if user == directory.name != ".." and directory.stat().st_uid == os.geteuid():
+            return directory
+    except (OSError, KeyError, ValueError):  # no such directory, or nobody by this number has a name
+        pass
+    return Path.home()
 
 
 def check_root() -> None:
@@ -118,6 +144,18 @@ class Staging:
         named = self.spec.log_directory
         return Path(named).expanduser().absolute() / self.cluster if named else self.directory / "logs"
 
+    def spool_limit(self, count: int) -> float:
+        """Return how long a spooled submit of `count` jobs may take, in seconds: each is sent all of its files."""
+        return config.seconds("condor.timeout") + count * self._spool_each()
+
+    def _spool_each(self) -> int:
+        """Return how many seconds more a spooled submit may take for each of its jobs."""
+        size = 0
+        if containers.is_sent(self.spec):
+            with contextlib.suppress(OSError):  # an address, or what the submit itself will complain of
+                size = Path(self.spec.container_image or "").stat().st_size
+        return 1 + -(-size // SPOOL_SPEED)
+
     def rendered(self, scheduler_address: str) -> dict[str, str]:
         """Return the text of each rendered file by its name.
 
@@ -142,6 +180,7 @@ class Staging:
             "version": __version__,
             "name_prefix": NAME_PREFIX,
             "exit_unnamed": EXIT_UNNAMED,
+            "exit_no_python": EXIT_NO_PYTHON,
         }
         description = templating.render(
             "worker.sub.j2",
@@ -154,6 +193,8 @@ class Staging:
             image_is_sent=containers.is_sent(spec),
             exit_cannot=EXIT_CANNOT,
             lease=LEASE,
+            spool_base=config.seconds("condor.timeout"),
+            spool_each=self._spool_each(),
         )
         script = templating.render(
             "worker.sh.j2",
@@ -215,6 +256,24 @@ class Staging:
                 )
 
 
+def job_script(cluster: str, spec: WorkerSpec) -> str:
+    """Return the submit description and the worker script of a cluster as they were staged.
+
+    Raises
+    ------
+    StagingError
+        They cannot be read.
+    """
+    stage = Staging(cluster, spec)
+    parts = []
+    for path in (stage.description, stage.directory / "worker.sh"):
+        try:
+            parts.append(f"# ==> {path} <==\n{path.read_text(encoding='utf-8').rstrip()}\n")
+        except OSError as error:
+            raise StagingError(f"{path} cannot be read: {error.strerror or error}") from error
+    return "\n".join(parts)
+
+
 def remove_credentials(cluster: str) -> None:
     """Remove a cluster's credentials; the output and the rendered files stay for reading.
 
@@ -245,7 +304,7 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
         "--nworkers": str(spec.processes) if spec.processes > 1 else None,
         "--nthreads": str(spec.nthreads),
         "--memory-limit": str(spec.memory_limit),
-        "--death-timeout": f"{spec.death_timeout:g}",
+        "--death-timeout": f"{spec.death_timeout or DEATH_TIMEOUT:g}",
         "--worker-port": spec.worker_port,
         "--nanny-port": spec.worker_port if spec.nanny else None,
         "--interface": spec.interface,
@@ -285,6 +344,27 @@ def _container_prefix(spec: WorkerSpec) -> str:
     return "SINGULARITYENV_" if Path(spec.container_command).name.startswith("singularity") else "APPTAINERENV_"
 
 
+def note_schedd(cluster: str, schedd: str) -> None:
+    """Keep the name of the schedd that holds a cluster's jobs, for when its scheduler cannot be asked any more.
+
+    Raises
+    ------
+    StagingError
+        It cannot be written.
+    """
+    directory = staging_root() / check_cluster_name(cluster)
+    with _explained(directory):
+        _write(directory / "schedd", f"{schedd}\n", 0o600)
+
+
+def noted_schedd(cluster: str) -> str:
+    """Return the name of the schedd that was kept by `note_schedd`; empty if there is none."""
+    path = staging_root() / check_cluster_name(cluster) / "schedd"
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # as good as none
+        return check_schedd(path.read_text().strip())
+    return ""
+
+
 def leftovers(scheduler_address: str) -> list[str]:
     """Return the names of the clusters of one gateway that have a staging directory of this user.
 
@@ -307,6 +387,11 @@ def leftovers(scheduler_address: str) -> list[str]:
             and not path.parent.is_symlink()
             and path.read_text() == _gateway(scheduler_address)
         )
+
+
+def has_credentials(cluster: str) -> bool:
+    """Tell whether the staging directory of a cluster holds its credentials."""
+    return (staging_root() / check_cluster_name(cluster) / "credentials").is_dir()
 
 
 def _gateway(scheduler_address: str) -> str:

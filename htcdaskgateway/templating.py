@@ -17,6 +17,16 @@ from .condor import quote_classad
 from .errors import ConfigError, TemplateError
 
 
+def _own() -> Any:
+    """Return the directory of the package's own templates."""
+    package = Path(str(resources.files("htcdaskgateway")))
+    # In a checkout they lie beside the package, whichever other one is installed; else they are in it.
+    beside = package.parent / "templates"
+    if not (package / "templates").is_dir() and (beside / "worker.sub.j2").is_file():
+        return beside
+    return resources.files("htcdaskgateway.templates")
+
+
 def quote_submit(value: object) -> str:
     """Quote `value` for the right side of a submit command.
 
@@ -103,7 +113,7 @@ def render(name: str, **values: Any) -> str:
 
     def load(wanted: str) -> tuple[str, str, None] | None:
         places = [Path(directory).expanduser()] if directory else []
-        for place in (*places, resources.files("htcdaskgateway.templates")):
+        for place in (*places, _own()):
             file = place / wanted
             if file.is_file():
                 return file.read_text(encoding="utf-8"), str(file), None

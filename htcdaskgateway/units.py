@@ -50,3 +50,14 @@ def format_bytes(size: int) -> str:
         if size % factor == 0:
             return f"{size // factor} {unit}"
     return f"{size} B"
+
+
+def rounded_bytes(size: float | None) -> str:
+    """Return a number of bytes with two or three digits, such as ``3.1 GiB``."""
+    if size is None:
+        return ""
+    for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (MIB, "MiB")):
+        if size >= factor:
+            value = size / factor
+            return f"{value:.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.1f} {unit}"
+    return f"{math.ceil(size / KIB)} KiB"

@@ -14,8 +14,9 @@ from .errors import CondorError, WaitError, WaitTimeoutError
 from .explain import explain
 from .fleet import Fleet
 from .jobs import SPOOLING, JobStatus, WorkerJobs
-from .progress import progress
+from .progress import progress, tell
 from .scheduler import ADAPTIVE, WorkerCounts
+from .timeline import time_spent
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _ANALYZE_AGAIN = 60.0
 
 
 async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
-    """Wait until the cluster has `n` workers, of whatever kind; shows progress.
+    """Wait until the cluster has `n` workers, of whatever kind; shows progress, and then where the time went.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
     WaitError
         They will not come; the message says why.
     """
-    started = time.monotonic()
+    started, since = time.monotonic(), time.time()
     counts = await fleet.scheduler.counts()
     if counts.joined >= n:
         return
@@ -61,6 +62,9 @@ async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
             await asyncio.sleep(_PAUSE)
             counts = await fleet.scheduler.counts()
         show(counts.joined, f"jobs: {fleet.seen.summary()}")
+    if spent := await time_spent(fleet, since):
+        logger.info("%s", spent)
+        tell(spent)
 
 
 class _Watch:

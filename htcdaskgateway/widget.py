@@ -13,6 +13,7 @@ from .errors import HTCDaskGatewayError
 
 if TYPE_CHECKING:
     from .cluster import HTCGatewayCluster
+    from .fleet import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ class ClusterWidget:
         self._ended = False
         self._shown: str | None = None
         self._failure: str | None = None  # what is shown while the queue cannot be read
-        narrow = Layout(width="150px")
+        narrow, wrapping = Layout(width="150px"), Layout(flex_flow="row wrap")
         self.status = HTML(layout=Layout(min_width="150px"))
+        self.held = HTML()
         self.message = HTML()
         self._request = IntText(0, description="Workers", layout=narrow)
         self._minimum = IntText(0, description="Minimum", layout=narrow)
@@ -54,8 +56,11 @@ class ClusterWidget:
         self._buttons = [Button(description=name, layout=narrow) for name in ("Scale", "Adapt")]
         scale, adapt = self._buttons
         scaling = Accordion(
-            [HBox([self._request, scale]), HBox([self._minimum, self._maximum, adapt])],
-            layout=Layout(min_width="500px"),
+            [
+                HBox([self._request, scale], layout=wrapping),
+                HBox([self._minimum, self._maximum, adapt], layout=wrapping),
+            ],
+            layout=Layout(flex="1 1 330px"),
         )
         scaling.selected_index = None
         scaling.set_title(0, "Manual Scaling")
@@ -65,7 +70,8 @@ class ClusterWidget:
         self.box = VBox(
             [
                 HTML("<h2>HTCGatewayCluster</h2>"),
-                HBox([self.status, scaling]),
+                HBox([self.status, scaling], layout=wrapping),
+                self.held,
                 self.message,
                 HTML(display.cluster_links(cluster)),
             ]
@@ -80,6 +86,7 @@ class ClusterWidget:
         text = display.status_html(cluster)
         if text != self._shown:  # each change travels to the browser
             self._shown = self.status.value = text
+        self.held.value = display.held_html(cluster)
 
     def begin(self) -> None:
         """Begin to watch the queue; where that goes on already, nothing happens. Called from any thread."""
@@ -95,13 +102,14 @@ class ClusterWidget:
             cluster = self._cluster()
             if cluster is None:
                 break
-            await self._look(cluster)
+            fleet = cluster.fleet
             cluster = None  # else this task would keep the cluster
+            await self._look(fleet)
             await asyncio.sleep(config.seconds("condor.poll-interval"))
 
-    async def _look(self, cluster: HTCGatewayCluster) -> None:
+    async def _look(self, fleet: Fleet) -> None:
         try:
-            await cluster.fleet.look()
+            await fleet.look()
         except HTCDaskGatewayError as error:
             self._failure = self.message.value = display.error_html(error)
         else:
@@ -138,7 +146,7 @@ class ClusterWidget:
         self.message.value = "<p>…</p>"
         try:
             self.message.value = f"<p>{await action(cluster)}</p>"
-            await self._look(cluster)
+            await self._look(cluster.fleet)
         except Exception as error:
             # Nobody waits for a button: the user must see whatever went wrong.
             logger.warning("the widget's button failed", exc_info=True)

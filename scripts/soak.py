@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,23 @@ class Faults:
             scale(cluster, self.chance.randint(1, MOST))
             cluster.close(shutdown=False)
 
+    def client_restarted(self) -> None:
+        """Restart all workers; what they held and computed is gone, as with any Dask client."""
+        self.client.restart(wait_for_workers=False)
+
+    def stopped_while_adapting(self) -> None:
+        """Stop a cluster while another client submits for it; no job may stay or come."""
+        with HTCGateway() as gateway, HTCGateway() as other:
+            cluster = gateway.new_cluster()
+            name = cluster.name
+            cluster.adapt(minimum=self.chance.randint(1, 3), maximum=MOST, interval="50ms")
+            time.sleep(self.chance.choice([0, 0.1, 0.2, 0.5, 3]))
+            insist(lambda: other.stop_cluster(name), f"stop_cluster({name!r})")
+            cluster.close(shutdown=False)
+            wait_until(lambda: not self.trouble.scheduler(name), PATIENCE, "its scheduler has ended")
+            jobs = self.trouble.pool.jobs
+            wait_until(lambda: not jobs(name), PATIENCE, lambda: f"no job is left: {jobs(name)}")
+
     @classmethod
     def all(cls) -> list[str]:
         """Return the names of all faults."""
@@ -146,17 +164,17 @@ def scale(cluster: Any, n: int) -> None:
         say(f"  scale({n}): {type(error).__name__}: {str(error).splitlines()[0]}")
 
 
-def insist(n: int, cluster: Any) -> None:
-    """Scale until it is done."""
+def insist(call: Callable[[], object], what: str) -> None:
+    """Call until it succeeds."""
 
     def done() -> bool:
         try:
-            cluster.scale(n)
+            call()
         except HTCDaskGatewayError:
             return False
         return True
 
-    wait_until(done, PATIENCE, f"scale({n}) succeeds")
+    wait_until(done, PATIENCE, f"{what} succeeds")
 
 
 def soak(system: LocalSystem, tools: Tools, minutes: float, chance: random.Random) -> None:
@@ -168,7 +186,7 @@ def soak(system: LocalSystem, tools: Tools, minutes: float, chance: random.Rando
         name, stage = cluster.name, cluster.fleet.staging.directory
         client = cluster.get_client()
         faults, made = Faults(trouble, tools, cluster, client, chance), Counter[str]()
-        insist(3, cluster)
+        insist(lambda: cluster.scale(3), "scale(3)")
         end = time.monotonic() + 60 * minutes
         next_fault, next_scaling = time.monotonic() + FAULT_EVERY / 2, time.monotonic()
         scalings, whole = 0, 0
@@ -183,17 +201,20 @@ def soak(system: LocalSystem, tools: Tools, minutes: float, chance: random.Rando
                 say(f"fault: {fault.replace('_', ' ')}")
                 getattr(faults, fault)()
                 made[fault] += 1
+                if fault == "client_restarted":
+                    work = Work(client, 60, 0.2)
                 next_fault = time.monotonic() + FAULT_EVERY
             if time.monotonic() >= next_scaling:
                 n = chance.randint(0, MOST)
                 scale(cluster, n)
                 scalings += 1
                 if n == 0:  # a computation needs somebody
-                    insist(chance.randint(1, MOST), cluster)
+                    more = chance.randint(1, MOST)
+                    insist(lambda more=more: cluster.scale(more), f"scale({more})")
                 next_scaling += 60 * minutes / SCALINGS
             time.sleep(0.2)
         say(f"{scalings} scalings, {whole} computations whole, faults: {dict(sorted(made.items()))}")
-        insist(3, cluster)
+        insist(lambda: cluster.scale(3), "scale(3)")
         work.check(timeout=PATIENCE)
         wait_until(lambda: len(trouble.pool.jobs(name)) == 3, PATIENCE, "three jobs")
         wait_until(lambda: len(names(client)) == 3, PATIENCE, lambda: f"three workers: {names(client)}")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import io
 import time
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import PATIENCE, wait_until
 
 from htcdaskgateway import HTCGateway
+from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.gateway import finalize
 
 
@@ -46,6 +51,44 @@ def test_a_failed_connect_leaves_a_gateway_that_works(gateway: Any) -> None:
     finally:
         gc.enable()
     assert gateway.list_clusters() == []
+
+
+def _scaled(cluster: Any) -> None:
+    cluster.scale(1)
+    cluster.wait_for_workers(1, timeout=PATIENCE)
+    cluster.check_versions()
+    repr(cluster), cluster.explain(), cluster.logs()
+
+
+def _watched(cluster: Any) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        cluster._ipython_display_()
+
+
+def _failed(cluster: Any) -> None:
+    with pytest.raises(ConfigError):
+        cluster.scale(-1)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda _: None, _scaled, _watched, _failed, lambda cluster: cluster.adapt(maximum=1)]
+)
+def test_a_cluster_that_nobody_holds_is_shut_down_at_once(gateway: Any, use: Callable[[Any], None]) -> None:
+    """Else it is when the garbage collector comes by, which may be never."""
+    gc.collect()
+    gc.disable()
+    try:
+        cluster = gateway.new_cluster()
+        known = weakref.ref(cluster)
+        use(cluster)
+        del cluster
+        # The view may be looking at it at this moment.
+        wait_until(lambda: known() is None, timeout=10, what="nothing holds the cluster")
+        wait_until(lambda: not gateway.list_clusters(), what="the cluster is shut down")
+    finally:
+        gc.enable()
+        for report in gateway.list_clusters():
+            gateway.stop_cluster(report.name)
 
 
 def test_off_a_loop_closing_is_done_at_once() -> None:

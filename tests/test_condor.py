@@ -15,7 +15,7 @@ import pytest
 from support import running_processes, wait_until
 
 from htcdaskgateway import errors
-from htcdaskgateway.condor import Condor, find_bin_dir, quote_classad, tool_environment
+from htcdaskgateway.condor import Condor, check_schedd, find_bin_dir, quote_classad, tool_environment
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -148,6 +148,33 @@ def test_a_broken_answer_never_reads_as_no_jobs(condor, fake_tools, answer):
     assert "wrapper script" in str(caught.value)
 
 
+def test_totals_count_and_name_the_schedd(condor, fake_tools):
+    fake_tools.answer("condor_q", TOTALS.format(3))
+    assert asyncio.run(condor.totals("true")) == 3
+    assert condor.answered == "schedd@"
+    # A site's wrapper may ask several.
+    fake_tools.answer("condor_q", TOTALS.format(3) + TOTALS.format(4))
+    assert asyncio.run(condor.totals("true")) == 7
+    fake_tools.answer("condor_q", "hello")
+    assert asyncio.run(condor.totals("true")) is None
+
+
+def test_only_another_schedd_is_named_to_the_tools(condor, fake_tools):
+    fake_tools.answer("condor_q", TOTALS.format(0))
+    for name in ("", "schedd@", "schedd", "SCHEDD@"):
+        assert asyncio.run(condor.at(name)) is condor
+    other = asyncio.run(condor.at("other@there"))
+    fake_tools.forget()
+    assert asyncio.run(other.query("true", ["ClusterId"])) == []
+    assert all(arguments[:2] == ["-name", "other@there"] for arguments in fake_tools.calls_of("condor_q"))
+
+
+@pytest.mark.parametrize("note", [None, 3, "", "-pool", "a b", "a\nb", "$(x)", ["schedd@"]])
+def test_a_note_that_is_no_schedds_name_is_none(note):
+    assert check_schedd(note) == ""
+    assert check_schedd("a_1@ap-2.example.org") == "a_1@ap-2.example.org"
+
+
 def test_broken_json_is_not_asked_away(condor, fake_tools):
     """Half an answer, and then totals of 0: the half answer counts."""
     fake_tools.script(
@@ -167,6 +194,8 @@ def test_broken_json_is_not_asked_away(condor, fake_tools):
         ("AUTHENTICATE:1003:Failed to authenticate with any method", errors.CondorAuthenticationError),
         ("AUTHENTICATE:1004:Failed to authenticate using IDTOKENS\nCEDAR:6001:Failed to connect",
          errors.CondorAuthenticationError),
+        ("-- Failed to fetch ads from: <127.0.0.1:1> : x\nSECMAN:2007:Read failure during security negotiation.",
+         errors.CondorUnreachableError),
         ("SECMAN:2010:Received \"DENIED\" from server for user", errors.CondorAuthenticationError),
         ("\nNeither the environment variable CONDOR_CONFIG,\n/etc/condor/,\nnor ~condor/ contain a condor_config "
          "source.\n", errors.CondorConfigError),

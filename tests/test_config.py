@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -73,10 +75,10 @@ def test_a_dotenv_file_above_the_working_directory_is_honoured(monkeypatch):
 
 
 def test_the_environment_wins_over_a_dotenv_file(monkeypatch):
-    Path(".env").write_text("DASK_GATEWAY_PASSWORD=file\nOTHER=file\n")
+    Path(".env").write_text("DASK_GATEWAY_PASSWORD=file\nHTCDASK_STAGEDIR=/file\n")
     monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "environment")
     assert password() == "environment"
-    assert os.environ["OTHER"] == "file"
+    assert os.environ["HTCDASK_STAGEDIR"] == "/file"
 
 
 def test_dasks_variables_in_a_dotenv_file_are_honoured():
@@ -106,6 +108,66 @@ def test_what_a_program_has_set_wins_over_a_dotenv_file():
     with dask.config.set({"htcdaskgateway.worker.cpus": 5}):
         config.load_dotenv()
         assert WorkerSpec.from_keywords().cpus == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another account")
+def test_a_dotenv_file_of_somebody_else_is_not_read(caplog):
+    Path(".env").write_text("DASK_GATEWAY_PASSWORD=theirs\n")
+    os.chown(".env", 33, 33)
+    config.load_dotenv()
+    assert "DASK_GATEWAY_PASSWORD" not in os.environ
+    assert ".env is not read: it belongs to somebody else" in caplog.text
+
+
+def test_a_dotenv_file_that_others_may_write_is_not_read(caplog):
+    Path(".env").write_text("DASK_GATEWAY_PASSWORD=whose\n")
+    Path(".env").chmod(0o646)
+    config.load_dotenv()
+    assert "DASK_GATEWAY_PASSWORD" not in os.environ
+    assert "chmod go-w" in caplog.text
+
+
+def test_a_dotenv_file_that_the_users_private_group_may_write_is_read():
+    user = pwd.getpwuid(os.geteuid())
+    if grp.getgrgid(user.pw_gid).gr_name != user.pw_name:
+        pytest.skip("this account has no group of its own")
+    Path(".env").write_text("DASK_GATEWAY_PASSWORD=own\n")
+    Path(".env").chmod(0o664)
+    config.load_dotenv()
+    assert os.environ["DASK_GATEWAY_PASSWORD"] == "own"
+
+
+def test_a_pipe_in_the_place_of_a_dotenv_file_stops_nobody():
+    os.mkfifo(".env", 0o666)
+    config.load_dotenv()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LD_PRELOAD=/evil.so",
+        "PATH_TO=/evil",
+        "CONDOR_BIN_DIR=/evil",
+        "SSH_ASKPASS=/evil",
+        "_CONDOR_LOCAL_CONFIG_FILE=/evil |",
+        "DASK_CONFIG=/evil",
+        "DASK_GATEWAY__AUTH__TYPE=evil.Auth",
+        "DASK_HTCDASKGATEWAY__CONDOR__BIN_DIR=/evil",
+        "DASK_HTCDASKGATEWAY__CONDOR={'bin-dir': '/evil'}",
+        "DASK_HTCDASKGATEWAY__SETUP__SSH_OPTIONS=['ProxyCommand=evil']",
+        "DASK_HTCDASKGATEWAY__SETUP={'ssh_options': ['ProxyCommand=evil']}",
+        "DASK_HTCDASKGATEWAY__setup__token_command=evil",
+        "DASK_HTCDASKGATEWAY__TEMPLATE_DIRECTORY=/evil",
+        "DASK_HTCDASKGATEWAY__WORKER__JOB_SCRIPT_PROLOGUE=['evil']",
+    ],
+)
+def test_no_dotenv_file_says_which_program_runs(line, caplog):
+    Path(".env").write_text(f"{line}\nHTCDASK_STAGEDIR=/mine\n")
+    before = dict(os.environ)
+    config.load_dotenv()
+    assert dict(os.environ) == {**before, "HTCDASK_STAGEDIR": "/mine"}
+    assert "evil" not in str(dask.config.config)
+    assert ("names a program" in caplog.text) == line.startswith(("CONDOR_BIN", "DASK_GATEWAY", "DASK_HTCDASK"))
 
 
 def test_without_a_dotenv_file_nothing_changes():

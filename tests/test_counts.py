@@ -9,7 +9,7 @@ import sys
 import pytest
 from support import wait_until
 
-from htcdaskgateway import fleet
+from htcdaskgateway import WorkerSpec, fleet, staging
 
 
 @pytest.fixture
@@ -31,9 +31,10 @@ def test_import_calls_no_tool(fake_tools):
 
 
 @pytest.mark.parametrize("n", [1, 150])
-def test_the_first_scale_is_one_submit(waiting, tool_calls, pool, n):
+def test_the_first_scale_is_one_count_and_one_submit(waiting, tool_calls, pool, n):
     waiting.scale(n)
-    assert names(tool_calls) == ["condor_submit"]
+    assert names(tool_calls) == ["condor_q", "condor_submit"]
+    assert "-totals" in tool_calls.calls_of("condor_q")[0]
     assert len(pool.jobs(waiting.name)) == n
 
 
@@ -50,6 +51,24 @@ def test_scale_to_what_is_there_is_one_query(waiting, tool_calls):
     tool_calls.forget()
     waiting.scale(2)
     assert names(tool_calls) == ["condor_q"]
+
+
+def test_the_first_scale_of_the_maker_counts_what_another_client_has_submitted(new_cluster, gateway, pool):
+    cluster = new_cluster(requirements="false")
+    with gateway.connect(cluster.name) as other:
+        other.scale(3)
+    cluster.scale(3)
+    assert len(pool.jobs(cluster.name)) == 3
+
+
+def test_what_old_clusters_left_is_one_question_to_htcondor(tool_calls, gateway, new_cluster, stage):
+    nowhere = WorkerSpec.from_keywords(requirements="HasNoSuchThing")
+    for number in range(40):
+        old = staging.Staging(f"old-{number}", nowhere)
+        old.write(f"{gateway.proxy_address}/{old.cluster}", "CERTIFICATE", "KEY")
+    new_cluster()
+    assert names(tool_calls) == ["condor_q"]
+    assert not list(stage.glob("old-*/credentials"))
 
 
 @pytest.mark.parametrize("left", [0, 3])

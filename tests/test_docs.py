@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import importlib.util
+import json
 import os
 import re
 import textwrap
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
+from distributed import Client
 
 import htcdaskgateway
-from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors
+from htcdaskgateway import HTCGateway, HTCGatewayCluster, WorkerSpec, errors, templating
 from htcdaskgateway.spec import KEYWORDS
 from htcdaskgateway.staging import Staging
 
 TOP = Path(__file__).parent.parent
 README = TOP / "README.md"
-PAGES = [README, TOP / "CHANGELOG.md", *sorted((TOP / "docs").glob("*.md"))]
+PAGES = [
+    README,
+    *(TOP / name for name in ("CHANGELOG.md", "SECURITY.md", "packaging/README.md")),
+    *sorted((TOP / "docs").glob("*.md")),
+    *sorted((TOP / "docs" / "_generated").glob("*.md")),
+]
+REPOSITORY = "https://github.com/ncsa/htcdaskgateway"
+RAW = "https://raw.githubusercontent.com/ncsa/htcdaskgateway"
 DEFAULTS = TOP / "htcdaskgateway" / "htcdaskgateway.yaml"
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
 
@@ -43,15 +57,36 @@ FREE = ("worker.environment.", "worker.job-extra-directives.", "setup.condor-set
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(TOP).as_posix())
 
 
-def test_the_configuration_page_shows_every_key_with_its_comment() -> None:
-    page = (TOP / "docs" / "configuration.md").read_text(encoding="utf-8")
-    included = re.search(r"```{literalinclude} (\S+)", page)
-    assert included
-    assert (TOP / "docs" / included[1]).resolve() == DEFAULTS
-    lines = DEFAULTS.read_text(encoding="utf-8").splitlines()
-    for key in KEYS:
-        line = next(line for line in lines if re.match(rf" +{key.rpartition('.')[2]}:", line))
-        assert " # " in line, f"{key} has no comment, which is its documentation"
+def made(path: Path) -> ModuleType:
+    """Return the module of a program that makes pages."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_keys_is_current_and_describes_every_key() -> None:
+    keys_page = made(TOP / "docs" / "keys.py")
+    page = keys_page.PAGE.read_text(encoding="utf-8")
+    assert page == keys_page.rendered(), "make it anew: python docs/keys.py"
+    rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| (.*) \|$", page, re.M)
+    assert sorted(name for name, _ in rows) == sorted(key.rpartition(".")[2] for key in KEYS)
+    assert [name for name, description in rows if not description] == []
+
+
+def test_the_tables_and_the_chart_of_speed_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOP / "scripts"))
+    report = importlib.import_module("benchmark.report")
+    measures, limits = (importlib.import_module(f"benchmark.{name}") for name in ("measures", "limits"))
+    assert tuple(measures.MEASURES) == report.MEASURES
+    assert tuple(limits.LIMITS) == report.LIMITS
+    for path, text in report.rendered(json.loads(report.FIGURES.read_text(encoding="utf-8"))).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is not what benchmarks.json says"
+        if path.suffix == ".svg":
+            chart = ElementTree.fromstring(text)
+            assert len(chart.findall(".//{*}circle")) == len(report.BARS), "a bar of the chart has no figures"
 
 
 def test_every_keyword_of_a_worker_is_a_key() -> None:
@@ -107,20 +142,73 @@ def test_commands_in_the_pages_exist(page: Path) -> None:
         assert (TOP / module.replace(".", "/") / "__main__.py").is_file(), f"{page.name}: {module}"
 
 
+def headings(page: Path) -> set[str]:
+    """Return the fragments by which GitHub and the site know a page's headings."""
+    lines = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
+    titles = [line.lstrip("#").strip() for line in lines if re.match(r"#+ ", line)]
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @by_page
 def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        path, _, fragment = target.partition("#")
+        if path.startswith((f"{REPOSITORY}/blob/HEAD/", f"{RAW}/HEAD/")):
+            found = TOP / path.split("/HEAD/")[1]
+        elif path.startswith(("http://", "https://")):
+            continue
+        else:
+            found = page.parent / path if path else page
+        assert found.exists(), f"{page.name}: {target}"
+        assert not fragment or fragment in headings(found), f"{page.name}: {target}"
+
+
+def test_links_of_the_readme_work_on_pypi_too() -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", README.read_text(encoding="utf-8"))
+    assert len(targets) > 10
+    assert [target for target in targets if not target.startswith("https://")] == []
+
+
+@by_page
+def test_pages_read_on_github_too(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-    for target in re.findall(r"{doc}`(?:[^`<]*<)?([^`>]+)", text):
-        assert (page.parent / f"{target}.md").exists(), f"{page.name}: {target}"
+    # Those that only the site knows: the table of contents, and the docstrings of the reference.
+    allowed = {"index.md": {"{toctree}"}, "api.md": {"{eval-rst}"}}.get(page.name, set())
+    assert set(re.findall(r"^```({[\w-]+})", text, re.M)) <= allowed
+    assert re.findall(r"{(?:doc|ref|py:\w+)}`", text) == []
+
+
+def test_every_page_is_in_the_contents_once() -> None:
+    text = (TOP / "docs" / "index.md").read_text(encoding="utf-8")
+    trees = re.findall(r"^```{toctree}\n:hidden:\n:caption: (.+?)\n\n(.*?)^```$", text, re.M | re.S)
+    assert [caption for caption, _ in trees] == ["Start", "Use", "For administrators", "Background", "Reference"]
+    listed = [name for _, names in trees for name in names.split()]
+    docs = TOP / "docs"
+    pages = [*docs.glob("*.md"), *docs.glob("*.ipynb"), *docs.glob("_generated/*.md")]
+    assert sorted(listed) == sorted(
+        path.relative_to(docs).with_suffix("").as_posix() for path in pages if path.stem != "index"
+    )
+    for name in listed:
+        assert f"]({name}." in text, f"{name} is not linked on the front page, which is what GitHub's readers have"
 
 
 def test_the_page_on_how_it_works_names_every_file_that_is_staged() -> None:
     page = (TOP / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     for name in Staging("c1", WorkerSpec.from_keywords()).rendered("gateway://localhost:8786/c1"):
         assert f"`{name}`" in page, f"{name} is not described"
+
+
+def test_the_page_on_templates_names_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(templating, "render", lambda template, **values: given.update({template: values}) or "")
+    Staging("c1", WorkerSpec.from_keywords(memory="1GB")).rendered("gateway://127.0.0.1:8786/c1")
+    shown: dict[str, set[str]] = {"worker.sub.j2": set(), "worker.sh.j2": set()}
+    for line in (TOP / "docs" / "templates.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        for end, template in ((".sub", "worker.sub.j2"), (".sh", "worker.sh.j2")):
+            if len(cells) > 3 and cells[2] in ("both", f"`{end}`"):
+                shown[template] |= set(re.findall(r"`(\w+)`", cells[1]))
+    assert shown == {template: set(values) for template, values in given.items()}
 
 
 def test_the_troubleshooting_page_names_every_error() -> None:
@@ -159,25 +247,53 @@ def test_the_script_of_the_local_system_page_runs(
     assert "6" in capfd.readouterr().out.split()
 
 
-def test_the_readme_cell_runs_with_addresses_changed_only(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = next(block for block in blocks(README, "python") if "proxy_address=8786" in block)
+def test_the_readmes_cells_run_with_other_numbers_only(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = blocks(README, "python")
+    assert "cluster.shutdown()" in cells[-1]
     for there, here in (
-        ('"https://dask.software-dev.ncsa.illinois.edu"', repr(system.address)),
+        ('"https://dask.example.org"', repr(system.address)),
         ("8786", str(system.proxy_address)),
-        ('container_image="/u/bengal1/condor/PublicHealth.sif"', "container_image=None"),
+        ('"8GB"', '"1GB"'),  # this machine's pool has less
     ):
-        assert there in cell
-        cell = cell.replace(there, here)
+        assert there in cells[0]
+        cells[0] = cells[0].replace(there, here)
     monkeypatch.setenv("DASK_GATEWAY_PASSWORD", system.password)
+    scope: dict[str, Any] = {}
+    try:
+        exec(cells[0], scope)
+        scope["client"].wait_for_workers(4, timeout=60)
+        exec(cells[1], scope)
+        exec(cells[2], scope)
+        assert scope["cluster"].status == "closed"
+    finally:
+        for name in ("client", "cluster", "gateway"):
+            if name in scope:
+                scope[name].close()
+
+
+@by_page
+def test_workers_in_the_pages_can_be_asked_for(page: Path, bare: Path) -> None:
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "gateway.new_cluster":
+                given = {}
+                for keyword in node.keywords:
+                    with contextlib.suppress(ValueError):  # no literal, or an option of the server
+                        given[str(keyword.arg)] = ast.literal_eval(keyword.value)
+                WorkerSpec.from_keywords(**{name: value for name, value in given.items() if name in KEYWORDS})
+
+
+def test_the_lines_for_those_who_come_from_dask_jobqueue_run(system: Any, gateway: Any) -> None:
+    cell = (
+        blocks(TOP / "docs" / "from-dask-jobqueue.md", "python")[0].replace('"16GiB"', '"1GiB"').replace("=4", "=1")
+    )
     scope: dict[str, Any] = {}
     try:
         exec(cell, scope)
         scope["client"].wait_for_workers(2, timeout=60)
-        assert scope["client"].submit(sum, [1, 2]).result(timeout=60) == 3
+        with Client(scope["cluster"]) as own:  # as with dask-jobqueue's clusters
+            assert own.submit(sum, [1, 2]).result(timeout=60) == 3
     finally:
-        if "client" in scope:
-            scope["client"].close()
-        if "cluster" in scope:
-            scope["cluster"].shutdown()
-        if "gateway" in scope:
-            scope["gateway"].close()
+        for name in ("client", "cluster", "gateway"):
+            if name in scope:
+                scope[name].close()

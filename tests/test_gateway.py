@@ -276,6 +276,16 @@ def test_closing_leaves_or_shuts_down_as_told(gateway, pool):
         assert gone(gateway, cluster.name)
 
 
+def test_shutdown_of_a_client_removes_the_jobs_also_where_another_made_the_cluster(new_cluster, gateway, pool):
+    cluster = new_cluster()
+    cluster.scale(1)
+    with gateway.connect(cluster.name) as other:
+        other.get_client().shutdown()
+        assert other.status == "closed"
+    wait_until(lambda: not pool.jobs(cluster.name), what="its job leaves the queue")
+    wait_until(lambda: cluster.name not in {report.name for report in gateway.list_clusters()}, what="it is gone")
+
+
 def test_what_a_closed_cluster_answers(gateway):
     cluster = gateway.new_cluster()
     cluster.shutdown()
@@ -361,3 +371,17 @@ def test_a_name_that_is_none_is_refused_before_anything_is_asked(gateway, tool_c
         with pytest.raises(ConfigError, match="not the name"):
             call("../x")
     assert tool_calls.calls == []
+
+
+def test_the_sweep_leaves_the_clusters_of_another_account_with_the_same_home(system, stage):
+    with system.gateway(auth=BasicAuth("grace", system.password)) as other:
+        theirs = other.new_cluster()
+        try:
+            credentials = stage / theirs.name / "credentials"
+            assert credentials.is_dir()
+            with system.gateway(auth=BasicAuth("ada", system.password)) as own, own.new_cluster():
+                assert {path.name for path in credentials.iterdir()} == {"dask.crt", "dask.pem"}
+            theirs.scale(1)
+        finally:
+            theirs.shutdown()
+        assert not credentials.exists()

@@ -81,7 +81,7 @@ def test_scattered_jobs_are_removed_by_arguments_that_the_kernel_takes():
             constraints.append(constraint)
             return True
 
-    fleet = Fleet(Noting(), SimpleNamespace(cluster="c"), None, fresh=False)
+    fleet = Fleet(Noting(), SimpleNamespace(cluster="c"), None)
     ids = [JobId(7, proc) for proc in range(0, 20000, 2)]
     asyncio.run(fleet._remove(ids))
     assert max(map(len, constraints)) < 128 * 1024
@@ -90,3 +90,9 @@ def test_scattered_jobs_are_removed_by_arguments_that_the_kernel_takes():
     constraints.clear()
     asyncio.run(fleet._remove(JobId(7, proc) for proc in range(20000)))
     assert len(constraints) == 1
+
+
+def test_a_job_that_transfers_its_output_before_it_runs_again_counts():
+    jobs = WorkerJobs.from_ads({"ClusterId": 1, "ProcId": status, "JobStatus": status} for status in range(1, 8))
+    assert {job.status.value for job in jobs.live} == {1, 2, 5, 6, 7}
+    assert jobs.live[3].worker_name is None

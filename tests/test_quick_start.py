@@ -1,4 +1,4 @@
-"""What users of version 1.0.4 have in their notebooks runs as it is.
+"""What users of version 1.0.4 have in their notebooks runs as it is, and so does each block of docs/quickstart.md.
 
 Only addresses, images and the password are others: without a container image the workers run in this Python.
 """
@@ -6,10 +6,15 @@ Only addresses, images and the password are others: without a container image th
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import entry_points, requires
+from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
 from support import wait_until
 
 pytestmark = pytest.mark.core
@@ -136,3 +141,95 @@ def test_connecting_to_a_cluster_of_the_list(system, gateway, pool, tmp_path):
     pick = f"cluster_name = [each.name for each in clusters if each.name == {kept.name!r}][0]\n"
     script(tmp_path / "cell.py", head + LISTING + pick + CONNECTING)
     left_nothing(gateway, pool, kept.name)
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "quickstart.md"
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(language):
+    return [text for kind, text in FENCE.findall(PAGE.read_text(encoding="utf-8")) if kind == language]
+
+
+def test_the_page_has_the_blocks_that_these_tests_run():
+    assert [len(blocks(language)) for language in ("yaml", "bash", "text", "python")] == [2, 2, 1, 10]
+    assert len(FENCE.findall(PAGE.read_text(encoding="utf-8"))) == 15
+
+
+def test_the_environment_of_the_page_brings_what_its_cells_use():
+    environment = yaml.safe_load(blocks("yaml")[0])
+    (pip,) = [each["pip"] for each in environment["dependencies"] if isinstance(each, dict)]
+    listed = {Requirement(each).name for each in pip}
+    # dask.array is NumPy's, and the dashboard is bokeh's.
+    assert {"ncsa-htcdaskgateway", "dask", "distributed", "numpy", "bokeh"} <= listed
+    assert "htcondor" in environment["dependencies"]
+    brought = {Requirement(each).name for each in requires("ncsa-htcdaskgateway") if "extra ==" not in each}
+    assert {"dask-gateway", "python-dotenv"} <= brought
+    create, activate = blocks("bash")[0].splitlines()
+    assert create == "conda env create -f conda.yaml"
+    assert activate.split()[-1] == environment["name"]
+
+
+def test_the_commands_of_the_page_are_there(pool):
+    setup, look = blocks("bash")[1].split()
+    assert setup in {script.name for script in entry_points(group="console_scripts")}
+    assert pool.run(look)
+
+
+@pytest.mark.timeout(240)
+def test_the_cells_of_the_page_run_in_their_order(system, gateway, pool, tmp_path):
+    dotenv, cell, tools, *rest = blocks("python")
+    tools = tools.replace("/home/myhome/.conda/envs/dask-gateway/bin", str(pool.bin))
+    assert str(pool.bin) in tools
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "CONDOR_BIN_DIR" and not name.startswith("DASK_GATEWAY")
+    }
+    (tmp_path / ".env").write_text(blocks("text")[0].replace("...", system.password))
+    show = "\nprint(cluster.name, end=' ')\n"
+    *first, kept, back, _ = rest
+    assert "shutdown_on_close=False" in kept
+    cells = [
+        dotenv,
+        tools,
+        at_home(cell, system),
+        show,
+        *first,
+        kept.replace("cluster.close", show + "cluster.close"),
+        back,
+    ]
+    names = script(tmp_path / "cell.py", "\n".join(cells), environment).split()
+    for name in names:
+        left_nothing(gateway, pool, name)
+
+
+def test_a_site_makes_the_page_end_without_arguments(system, gateway, pool, tmp_path):
+    text = blocks("yaml")[1]
+    for theirs, ours in (
+        ("https://dask.example.org", system.address),
+        ("8786", str(system.proxy_address)),
+        ("jupyterhub", "basic"),
+        ("/images/dask.sif", "null"),
+    ):
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "gateway.yaml").write_text(text)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DASK_GATEWAY__", "DASK_HTCDASKGATEWAY"))
+    }
+    # The workers of this machine have this Python and little memory.
+    environment |= {
+        "DASK_CONFIG": str(site),
+        "DASK_HTCDASKGATEWAY__WORKER__PYTHON": sys.executable,
+        "DASK_HTCDASKGATEWAY__WORKER__CPUS": "1",
+        "DASK_HTCDASKGATEWAY__WORKER__MEMORY": "1GB",
+    }
+    cell = blocks("python")[-1].replace("cluster.shutdown()", CHECK.format(n=5) + "cluster.shutdown()")
+    name, jobs = script(tmp_path / "cell.py", cell, environment).split()
+    assert jobs == "5"
+    left_nothing(gateway, pool, name)

@@ -262,9 +262,10 @@ def started(stage, tmp_path, bare):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
-    def run(start=2, path=None, ad=None, where=None, cwd=scratch, **keywords):
+    def run(start=2, path=None, ad=None, where=None, cwd=scratch, crowd=1, **keywords):
         (scratch / ".job.ad").write_text(
-            f'ClusterId = 17\nProcId = 3\nNumShadowStarts = {start}\nX = "ClusterId = 9"\n'
+            f"ClusterId = 17\nProcId = 3\nNumShadowStarts = {start}\nTotalSubmitProcs = {crowd}\n"
+            'X = "ClusterId = 9"\n'
             'GlobalJobId = "schedd@login1.example.org#17.3#1700000000"\n'
         )
         made = staging.Staging("c1", WorkerSpec.from_keywords(**keywords))
@@ -396,6 +397,16 @@ def test_workers_asked_for_at_once_take_turns(started, tmp_path, interval, start
     path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
     *_, words = started(start, path, container_runtime="none", python=started.show, start_interval=interval)
     assert [word.removeprefix("slept ") for word in words if word.startswith("slept ")] == slept
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("asked", "crowd", "expected"),
+    [(None, 1, "60"), (None, 600, "60"), (None, 2000, "200"), ("30s", 2000, "30")],
+)
+def test_workers_that_are_asked_for_by_the_thousand_have_longer_to_join(started, asked, crowd, expected):
+    arguments, _, _ = started(container_runtime="none", python=started.show, death_timeout=asked, crowd=crowd)
+    assert options(arguments)["--death-timeout"] == expected
 
 
 def test_the_sites_lines_run_before_the_worker_and_in_its_shell(started):

@@ -12,7 +12,7 @@ from importlib import resources
 import psutil
 import pytest
 from dask.distributed import Client, get_client, get_worker, worker_client
-from distributed.diagnostics.plugin import Environ, UploadDirectory
+from distributed.diagnostics.plugin import Environ, PipInstall, UploadDirectory
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
@@ -358,6 +358,8 @@ def test_a_call_that_needs_a_nanny_fails_at_once_where_there_is_none(cluster):
     with with_workers(cluster, 1) as client:
         with pytest.raises(Exception, match="nanny=True"):
             client.register_plugin(Environ({"A": "1"}))
+        with pytest.raises(Exception, match="nanny=True"):
+            client.register_plugin(PipInstall(["pip"], restart_workers=True))
         with pytest.raises(Exception, match="nanny=True"):
             client.run(os.getpid, nanny=True)
 

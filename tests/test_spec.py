@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import dask.config
 import pytest
@@ -19,7 +20,7 @@ def test_the_defaults_are_those_of_version_1():
     assert (spec.cpus, spec.memory, spec.worker_port) == (4, 32 * 2**30, "10000:10070")
     assert (spec.container_runtime, spec.container_image) == ("htcondor", None)
     assert (spec.disk, spec.gpus, spec.spool) == (None, None, False)
-    assert (spec.max_idle_time, spec.max_held_time, spec.death_timeout) == (86400, 3600, 60)
+    assert (spec.max_idle_time, spec.max_held_time, spec.death_timeout) == (86400, 3600, None)
     assert spec.start_interval == 0
 
 
@@ -27,6 +28,17 @@ def test_a_keyword_wins_over_the_configuration():
     with dask.config.set({"htcdaskgateway.worker.cpus": 2, "htcdaskgateway.worker.memory": "2GB"}):
         spec = WorkerSpec.from_keywords(cpus=3)
     assert (spec.cpus, spec.memory_mib) == (3, 2048)
+
+
+def test_the_workers_python_is_the_clients_own_but_in_a_container():
+    assert WorkerSpec.from_keywords().python == sys.executable
+    assert WorkerSpec.from_keywords(container_runtime="none").python == sys.executable
+    for runtime in ("htcondor", "apptainer"):
+        assert WorkerSpec.from_keywords(container_runtime=runtime, container_image="/x.sif").python == "python"
+    assert WorkerSpec.from_keywords(python="python").python == "python"
+    # Another notebook that connects has another one; the cluster's stays.
+    noted = {**WorkerSpec.from_keywords().to_dict(), "python": "/of/the/first/python"}
+    assert WorkerSpec.from_dict(noted).python == "/of/the/first/python"
 
 
 def test_every_field_has_a_configured_default():

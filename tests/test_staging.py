@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -50,6 +51,28 @@ def test_the_root_is_named_by_the_environment_then_configured_then_in_the_home(b
         assert staging.staging_root() == bare / "elsewhere"
         monkeypatch.setenv("HTCDASK_STAGEDIR", "relative")
         assert staging.staging_root() == tmp_path / "work" / "relative"
+
+
+def test_the_sites_directory_of_the_user_goes_before_the_home(bare, monkeypatch, tmp_path):
+    monkeypatch.setattr(staging, "_SITE_HOMES", tmp_path / "u")
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    assert staging.staging_root() == bare / "htcdask", "it is not there"
+    (tmp_path / "u/alice").mkdir(parents=True)
+    assert staging.staging_root() == tmp_path / "u/alice/htcdask"
+    with dask.config.set({"htcdaskgateway.staging-directory": "~/elsewhere"}):
+        assert staging.staging_root() == bare / "elsewhere"
+    for other in (".", "", "alice/../alice", "/etc"):
+        monkeypatch.setattr("getpass.getuser", lambda other=other: other)
+        assert staging.staging_root() == bare / "htcdask", other
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another account")
+def test_the_sites_directory_of_somebody_else_is_not_taken(bare, monkeypatch, tmp_path):
+    monkeypatch.setattr(staging, "_SITE_HOMES", tmp_path / "u")
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    (tmp_path / "u/alice").mkdir(parents=True)
+    os.chown(tmp_path / "u/alice", 33, 33)
+    assert staging.staging_root() == bare / "htcdask"
 
 
 def test_everything_is_private_whatever_the_umask(root, umask):
@@ -251,7 +274,7 @@ def test_the_sweep_takes_credentials_at_once_and_logs_after_a_time(root):
 
 def test_the_command_of_a_worker_leads_to_the_scheduler_behind_the_proxy(root):
     command = staging.worker_command("c1", WorkerSpec.from_keywords(cpus=3, memory="2GB"), ADDRESS)
-    assert command[:3] == ["python", "worker_start.py", "tls://proxy.example.org:8786"]
+    assert command[:3] == [sys.executable, "worker_start.py", "tls://proxy.example.org:8786"]
     options = dict(zip(command[3::2], command[4::2], strict=False))
     assert options["--scheduler-sni"] == "daskgateway-c1"
     assert (options["--nthreads"], options["--memory-limit"]) == ("3", str(2 * 2**30))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LocalSystemError
-from .processes import run
+from .processes import check_platform, run
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ LOCK_TIMEOUT = 900.0
 DOWNLOAD_TIMEOUT = 600.0
 TOOL_TIMEOUT = 60.0
 WAY_OUT = (
-    "install HTCondor with its daemons (Debian, Ubuntu: `apt-get install condor`; conda: `conda install -c "
-    "conda-forge htcondor`), or set CONDOR_BIN_DIR to the bin directory of one"
+    "install HTCondor with its daemons (Debian, Ubuntu: `apt-get install condor`; others: HTCondor's own packages; "
+    "conda-forge's htcondor has none), or set CONDOR_BIN_DIR to the bin directory of one"
 )
 _APT_CONF = """\
 Dir::Etc::sourcelist "{work}/sources.list";
@@ -119,6 +119,7 @@ def find_or_install(suite: str | None = None) -> Installation:
     LocalSystemError
         If there is none and none can be unpacked; says what to do instead.
     """
+    check_platform()
     suite = suite or os.environ.get("HTCONDOR_SUITE")
     if not suite and (found := find()):
         return found

@@ -199,9 +199,12 @@ class PersonalPool(Startable):
     def _prepare(self) -> list[str | Path]:
         """Write the pool's directory and give the command that starts its master."""
         condor, root = self.installation, _plain_path(self.directory)
-        for name in ("log", "spool", "execute", "lock", "run", "cred"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
-        for name in ("passwords.d", "tokens.d"):
+        # HTCondor opens some of what is below to all. Somebody else's directory is left as it is.
+        ours = not self.directory.exists() or (self.directory / "pool.lock").exists()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if ours:
+            self.directory.chmod(0o700)
+        for name in ("log", "spool", "execute", "lock", "run", "cred", "passwords.d", "tokens.d"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         key = self.directory / "passwords.d/POOL"
         if not key.exists():
@@ -218,14 +221,15 @@ class PersonalPool(Startable):
             "LIB": _plain_path(condor.lib),
             "LIBEXEC": _plain_path(condor.libexec),
         }
-        daemons = f"condor@{DOMAIN}, root@{DOMAIN}, {_user_name(uid)}@{DOMAIN}, condor_pool@*"
+        # One account alone: whoever else may submit runs what they like as this one. Its own daemons are it, too.
+        owner = f"{_user_name(uid)}@{DOMAIN}"
         values: dict[str, object] = {
             **paths,
             **_CONFIG,
             **(self._container_config() if self.apptainer else {}),
             "CONDOR_IDS": "0.0" if os.getuid() == 0 else f"{uid}.{gid}",
             "SHARED_PORT_PORT": free_ports(1)[0],
-            "ALLOW_DAEMON": daemons,
+            **{f"ALLOW_{level}": owner for level in ("READ", "WRITE", "DAEMON", "NEGOTIATOR", "ADMINISTRATOR")},
             "NUM_CPUS": self.cpus,
             "MEMORY": self.memory // 2**20,
             **self.config,
@@ -343,10 +347,6 @@ _CONFIG: dict[str, object] = {
     "SEC_PASSWORD_DIRECTORY": "$(LOCAL_DIR)/passwords.d",
     "SEC_TOKEN_POOL_SIGNING_KEY_FILE": "$(LOCAL_DIR)/passwords.d/POOL",
     "SEC_TOKEN_SYSTEM_DIRECTORY": "$(LOCAL_DIR)/tokens.d",
-    "ALLOW_READ": f"*@{DOMAIN}",
-    "ALLOW_WRITE": f"*@{DOMAIN}",
-    "ALLOW_NEGOTIATOR": "$(ALLOW_DAEMON)",
-    "ALLOW_ADMINISTRATOR": "$(ALLOW_DAEMON)",
     "DAEMON_LIST": "MASTER, COLLECTOR, NEGOTIATOR, SCHEDD, STARTD",
     "RESERVED_DISK": 0,
     "NUM_SLOTS_TYPE_1": 1,

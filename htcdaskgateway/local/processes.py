@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 LOG_TAIL_LINES = 30
 ONE_UID = 1
 POLL_INTERVAL = 0.05
+NAMESPACE_TIMEOUT = 10.0
 
 S = TypeVar("S", bound="Startable")
 
@@ -66,6 +67,18 @@ def run(
         raise LocalSystemError(f"cannot run {command[0]}: {error.strerror}") from error
 
 
+def check_platform() -> None:
+    """Raise before anything is installed where the local system cannot run.
+
+    Raises
+    ------
+    LocalSystemError
+        This is not Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        raise LocalSystemError("the local system needs Linux; elsewhere run it in a Linux container or machine")
+
+
 def one_uid_namespace(command: Sequence[str | Path]) -> list[str | Path]:
     """Give the command that runs `command` in namespaces of its own with one uid; as it is unless this is root.
 
@@ -75,7 +88,15 @@ def one_uid_namespace(command: Sequence[str | Path]) -> list[str | Path]:
         return list(command)
     ids = [f"--map-user={ONE_UID}", f"--map-group={ONE_UID}"]
     kinds = ["--user", *ids, "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
-    return ["unshare", *kinds, "--", *command]
+    whole: list[str | Path] = ["unshare", *kinds, "--"]
+    tried = run([*whole, "true"], timeout=NAMESPACE_TIMEOUT)
+    if tried.returncode != 0:
+        raise LocalSystemError(
+            f"root's pool needs user namespaces, which are not allowed here ({tried.stderr.strip()}); run it as "
+            "an account other than root (`runuser -u NAME -- ...`, `docker run --user 1000`), or allow them ("
+            "docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
+        )
+    return [*whole, *command]
 
 
 def free_ports(count: int) -> list[int]:
@@ -176,8 +197,7 @@ class GuardedProcess:
         LocalSystemError
             If it is running already, or this is not Linux.
         """
-        if not sys.platform.startswith("linux"):
-            raise LocalSystemError("the local system needs Linux")
+        check_platform()
         if self.running():
             raise LocalSystemError(f"already running (process {self.pid()}, {self.lock})")
         head = [sys.executable, "-I", "-S", guard.__file__, os.fspath(self.lock), f"{self.grace:g}"]

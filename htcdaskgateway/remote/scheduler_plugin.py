@@ -25,6 +25,8 @@ VERSION = 2
 PREFIX = "htcondor-"
 NAME = "htcdaskgateway-"
 NOTES = "htcdaskgateway"
+JOINS = "joins"
+MOST_JOINS = 20_000
 
 NO_NANNY = (
     "{what} needs a nanny, and the cluster's HTCondor workers have none: make the cluster with nanny=True "
@@ -91,9 +93,10 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers["htcdaskgateway_retire"] = self.retire
         scheduler.handlers["htcdaskgateway_adaptive"] = self.adaptive
         scheduler.handlers["htcdaskgateway_versions"] = self.versions
+        scheduler.handlers["htcdaskgateway_tasks"] = self.tasks
         self.require_nannies()
         for address in scheduler.workers:
-            self.add_worker(scheduler, address)
+            self.take_out(address)
 
     def restart(self, scheduler: Any) -> None:
         """Keep the notes through a client's ``restart()``, which empties the scheduler's metadata."""
@@ -135,15 +138,31 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers["broadcast"] = broadcast
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        """Take a worker of ours out of the gateway's count."""
-        name = scheduler.workers[worker].name
-        if self.active and is_ours(name):
+        """Take a worker of ours out of the gateway's count, and note when it came."""
+        if self.active and self.take_out(worker):
+            begun = scheduler.workers[worker].extra.get(NOTES, {}).get("begun")
+            self.record(self.names[worker], True, begun)
+
+    def take_out(self, worker: str) -> bool:
+        """Take a worker out of the gateway's count, if it is one of ours."""
+        name = self.scheduler.workers[worker].name
+        if is_ours(name):
             self.names[worker] = name
             self.service.active_workers.discard(name)
+        return is_ours(name)
+
+    def record(self, name: str, joined: bool, begun: float | None = None) -> None:
+        """Note that a worker has joined or left, and when it began to look for the scheduler by its own clock."""
+        joins = self.notes.setdefault(JOINS, [])
+        joins.append([time.time(), name, joined, begun])
+        del joins[:-MOST_JOINS]
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         """Keep a worker of ours from being reported as one that the gateway lost."""
-        self.service.closed_workers.discard(self.names.pop(worker, None))
+        name = self.names.pop(worker, None)
+        self.service.closed_workers.discard(name)
+        if name is not None:
+            self.record(name, False)
 
     def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
         """Restrict a choice of workers to one kind."""
@@ -215,6 +234,20 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         """Return the versions that the scheduler has, and those that each worker told when it joined."""
         workers = {str(ws.name): ws.versions for ws in self.scheduler.workers.values()}
         return {"scheduler": get_versions(), "workers": workers}
+
+    async def tasks(self) -> dict[str, Any]:
+        """Return how many tasks are done, failed, computed and to do, and how many each worker of ours computes."""
+        states: dict[str, int] = {}
+        done = erred = 0
+        for prefix in self.scheduler.task_prefixes.values():
+            # These count on; a task that nobody wants any more is in no state.
+            done += prefix.state_counts["memory"]
+            erred += prefix.state_counts["erred"]
+            for state, count in prefix.states.items():
+                states[state] = states.get(state, 0) + count
+        to_do = sum(states.get(state, 0) for state in ("waiting", "queued", "no-worker", "processing"))
+        own = {name: len(ws.processing) for name, ws in self.own().items()}
+        return {"done": done, "erred": erred, "to_do": to_do, "processing": own}
 
     async def retire(
         self, names: list[str], timeout: float, unoccupied: bool = False, force: bool = False

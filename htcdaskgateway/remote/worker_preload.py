@@ -95,7 +95,9 @@ def on_sigterm(hand_over: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def set_up_worker(worker: Any) -> None:
-    """Wrap what closes `worker`."""
+    """Wrap what closes `worker`, and let it tell the scheduler when it was ready to join."""
+    begun = time.time()
+    worker.startup_information["htcdaskgateway"] = lambda _: {"begun": begun}
     worker.security.__class__ = ProxySecurity
     close = worker.close
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import dask.config
 
-from .. import staging
+from .. import config, staging
 from ..condor import Condor
 from ..errors import (
     CondorAuthenticationError,
@@ -25,7 +25,8 @@ from ..errors import (
     CondorUnreachableError,
     HTCDaskGatewayError,
 )
-from . import tokens
+from ..plain import plain
+from . import probe, tokens
 from .tokens import Token, TokenFile
 
 NETWORK_TIMEOUT = 10.0
@@ -47,11 +48,14 @@ class Verdict:
     def line(self) -> str:
         """Return the verdict as one line."""
         mark = {True: "ok  ", False: "FAIL", None: "?   "}[self.good]
-        return f"{mark}  {self.name:<13}  {self.text}" + (f"; {self.hint}" if self.hint else "")
+        return plain(f"{mark}  {self.name:<13}  {self.text}" + (f"; {self.hint}" if self.hint else "")).replace(
+            "\n", " "
+        )
 
 
 async def everything() -> AsyncIterator[Verdict]:
     """Yield the verdicts on all that a user's cluster needs."""
+    answering: Condor | None = None
     try:
         condor = Condor()
     except CondorError as error:
@@ -61,7 +65,9 @@ async def everything() -> AsyncIterator[Verdict]:
     else:
         async for verdict in pool(condor):
             yield verdict
-    yield _staging_directory()
+            if verdict.name == "schedd" and verdict.good:
+                answering = condor
+    yield await _staging_directory(answering)
     for verdict in await asyncio.to_thread(_gateway):
         yield verdict
 
@@ -249,13 +255,30 @@ def _last(text: str) -> str:
     return lines[-1][:200] if lines else ""
 
 
-def _staging_directory() -> Verdict:
+async def _staging_directory(condor: Condor | None) -> Verdict:
+    """Return the verdict on the staging directory, as this machine sees it and, if it answers, the schedd."""
     root = staging.staging_root()
     try:
         staging.check_root()
     except HTCDaskGatewayError as error:
         return Verdict("staging", False, _last(str(error)))
-    return Verdict("staging", True, f"{root} can be written")
+    if condor is None:
+        return Verdict("staging", True, f"{root} can be written here; whether the schedd sees it is not known")
+    if config.get("worker.spool"):
+        return Verdict("staging", True, f"{root} can be written; jobs are sent to the schedd with their files")
+    try:
+        seen = await probe.schedd_sees(condor)
+    except (HTCDaskGatewayError, OSError) as error:
+        why = _last(error.stderr) or error.message if isinstance(error, CondorError) else _last(str(error))
+        return Verdict("staging", None, f"{root} can be written here; the schedd could not be tried: {why}")
+    if not seen:
+        return Verdict(
+            "staging",
+            False,
+            f"{root} can be written here, but the schedd does not see it",
+            "set HTCDASK_STAGEDIR to a directory that both see, or htcdaskgateway.worker.spool to true",
+        )
+    return Verdict("staging", True, f"{root} can be written, here and by the schedd")
 
 
 def _gateway() -> list[Verdict]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
+import shlex
+from collections.abc import Sequence
 
 from . import tokens
 from .errors import LoginError, TokenError
@@ -26,6 +29,36 @@ def remote_command(settings: Settings) -> list[str]:
     return command
 
 
+def framed(command: Sequence[str], mark: str) -> list[str]:
+    """Return the command that runs `command` on the login node, and tells by `mark` which words are its own.
+
+    A login shell is used where the plain one does not find the program: many a site's profile sets its PATH.
+    The last line names the exit code, for 255 is ssh's own.
+    """
+    inner = f"printf '\\n%s\\n' {mark}; {shlex.join(command)}; printf '\\n%s %d\\n' {mark} $?; exit 0"
+    again = shlex.quote(f"exec /bin/sh -c {shlex.quote(inner)}")
+    # tcsh takes no -l beside another option.
+    script = (
+        f"if command -v {shlex.quote(command[0])} >/dev/null 2>&1; then {inner}; fi; "
+        'case "$SHELL" in */bash|*/zsh|*/ksh|*/fish) ;; *) SHELL=/bin/sh ;; esac; '
+        f'exec "$SHELL" -l -c {again}'
+    )
+    return ["/bin/sh", "-c", script]
+
+
+def unframed(said: str, mark: str, code: int) -> tuple[str, str, int]:
+    """Return what the command printed, that with its errors, and its exit code.
+
+    Where `framed` did not run it, as where a key has a fixed command, that is all that was said.
+    """
+    said = said.replace("\r\n", "\n")
+    found = re.search(rf"^{mark}\n(.*)^{mark} (\d+)$", said, re.M | re.S)
+    if found is None:
+        return said, said, code
+    # Errors come by another channel, and perhaps late.
+    return found[1], f"{found[1]}{said[found.end() :]}", int(found[2])
+
+
 def fetch(settings: Settings, terminal: Terminal, blank: Blanker) -> Token:
     """Log in, have a token made, and return it.
 
@@ -35,10 +68,12 @@ def fetch(settings: Settings, terminal: Terminal, blank: Blanker) -> Token:
         There is none; the message says why.
     """
     command = remote_command(settings)
-    said, code = Login(settings, terminal, blank).run(command)
+    mark = secrets.token_hex(16)
+    said, code = Login(settings, terminal, blank).run(framed(command, mark))
+    printed, said, code = unframed(said, mark, code)
     host, shown = settings.login_host, "\n".join(blank(said).strip().splitlines()[-12:])
     by_hand = f"log in with `ssh {host}` and try `{' '.join(command)}` there"
-    if _NEW_PASSWORD.search(said):
+    if code != 0 and _NEW_PASSWORD.search(said):
         raise LoginError(
             f"{host} wants a new password before it lets you in",
             f"log in once with `ssh {host}`, change the password there, and run setup_condor again",
@@ -53,7 +88,7 @@ def fetch(settings: Settings, terminal: Terminal, blank: Blanker) -> Token:
         )
     if code != 0:
         raise TokenError(f"{settings.token_command} on {host} failed with exit code {code}", by_hand, shown)
-    token = tokens.find(said)
+    token = tokens.find(printed)
     if token is None:
         raise TokenError(f"{settings.token_command} on {host} answered something that is no token", by_hand, shown)
     if token.expired():

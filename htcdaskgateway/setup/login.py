@@ -21,6 +21,14 @@ from .terminal import Terminal
 
 logger = logging.getLogger(__name__)
 
+# Who asks, as ssh puts it before the question itself.
+_ASKER = re.compile(r"^\s*(?:\((\S+@[^)\s]+)\) |(\S+@\S+)'s password:)")
+# ssh's own words before its question; what a host on the way printed stands before them.
+_HOST_KEY = re.compile(
+    r"The authenticity of host '([^'\n]+)' can't be established[^\n]*\n(?:but keys [^\n]*\n)?"
+    r"\S+ key fingerprint is (\S+?)\.?\n"
+)
+
 TRIES = 3
 """How often a password or a second factor is asked for."""
 
@@ -124,7 +132,8 @@ class Login:
         self.blank = blank
         self._text = ""  # what was said since the last answer
         self._line = ""  # of it, what was not logged yet
-        self._asked: list[Kind] = []
+        self._asked: list[Kind] = []  # by the host that asks now
+        self._asker = ""
         self._duo_waits = False  # the last answer, or the login node itself, asked somebody's phone
         self._waited = 0.0  # seconds that the person took for answers
 
@@ -227,6 +236,7 @@ class Login:
             return False
         self._debug("", end=True)
         logger.debug("taken for a question of the kind %r", kind.value)
+        self._note_asker(line)
         before = time.monotonic()
         answer = self._answer(kind, self.blank(line).strip(), echo)
         self._waited += time.monotonic() - before
@@ -241,6 +251,15 @@ class Login:
             logger.debug("ssh had ended before the answer came")
         return True
 
+    def _note_asker(self, line: str) -> None:
+        """Note which host asks, if ssh says so: a host on the way has questions and tries of its own."""
+        found = _ASKER.match(self.blank(line))
+        asker = (found[1] or found[2]) if found else self._asker
+        if asker != self._asker and self._asker:
+            self._asked.clear()
+            self._duo_waits = False
+        self._asker = asker
+
     def _answer(self, kind: Kind, line: str, echo: bool) -> Secret:
         if kind is Kind.HOST_KEY:
             return self._accept_host_key()
@@ -249,9 +268,9 @@ class Login:
         if kind is Kind.SECOND_FACTOR:
             return self._second_factor(line, echo)
         if kind is Kind.NEW_PASSWORD and kind not in self._asked:
-            self.terminal.say(f"{self.settings.login_host} wants you to choose a new password.")
+            self.terminal.say(f"{self._asker or self.settings.login_host} wants you to choose a new password.")
         if kind is Kind.UNKNOWN:
-            self._show(f"{self.settings.login_host} asks:")
+            self._show(f"{self._asker or self.settings.login_host} asks:")
         return self._ask(line, hidden=not echo or questions.wants_hiding(line))
 
     def _ask(self, line: str, *, hidden: bool, how: str = "") -> Secret:
@@ -264,37 +283,54 @@ class Login:
         return answer
 
     def _accept_host_key(self) -> Secret:
-        host, known = self.settings.login_host, self.settings.host_key
         shown = self.blank(self._text)
+        # The last: a host on the way may have printed something that looks like it.
+        found = _HOST_KEY.match(shown[max(0, shown.rfind("The authenticity of host '")) :])
+        host, fingerprint = (found[1].split(" (")[0], found[2]) if found else (self.settings.login_host, "")
+        known = self.settings.host_key
         if known:
-            if known not in re.findall(r"[^\s]+", shown.replace(". ", " ").replace(".\n", "\n")):
+            if known != fingerprint:
                 raise LoginError(
                     f"the key of {host} is not the one that was given, {known}",
-                    "ask your site for the fingerprint of its login node's key",
+                    "ask your site for the fingerprint of its login node's key; for a host on the way, log in to "
+                    "that one by hand first",
                     self._tail(),
                 )
             return Secret("yes")
         self._show(f"This machine does not know {host} yet:")
-        answer = self.terminal.ask(
-            "Is this the fingerprint that your site publishes? (yes/no)",
-            how="give the fingerprint with --host-key (htcdaskgateway.setup.host-key), or log in once with ssh",
-        )
-        if answer.strip().lower() != "yes" and answer.strip() not in shown.split():
-            raise LoginError(
-                f"the key of {host} was not accepted",
-                "ask your site for its login node's fingerprint, and answer `yes` where they agree",
-            )
-        return Secret("yes")
+        while True:
+            answer = self.terminal.ask(
+                "Is this the fingerprint that your site publishes? (yes, no, or ? if you do not know)",
+                how="give the fingerprint with --host-key (htcdaskgateway.setup.host-key), or log in once with ssh",
+            ).strip()
+            if answer.lower() == "yes" or (fingerprint and answer.rstrip(".") == fingerprint):
+                return Secret("yes")
+            if answer == "?":
+                raise LoginError(
+                    f"the key of {host} was not accepted, since nobody knows whether it is the right one",
+                    "ask your site's help desk for the fingerprint of its key. Where you have logged in to it "
+                    f"before, `ssh-keygen -l -F {host}` shows it, too. Then run setup_condor again with "
+                    "--host-key SHA256:...",
+                )
+            if answer.lower() == "no":
+                raise LoginError(
+                    f"the key of {host} was not accepted",
+                    "ask your site for its login node's fingerprint, and answer `yes` where they agree",
+                )
+            self.terminal.say("Type yes, no, ?, or the fingerprint that your site publishes.")
 
     def _password(self, line: str) -> Secret:
         tried = self._asked.count(Kind.PASSWORD)
         if tried:
             self._check_duo()
         if tried >= TRIES:
-            raise LoginError(f"{self.settings.login_host} accepted none of {TRIES} passwords", _CHECK_BOTH)
+            raise LoginError(
+                f"{self._asker or self.settings.login_host} accepted none of {TRIES} passwords", _CHECK_BOTH
+            )
         if tried:
             self.terminal.say("That was not accepted; once more.")
-        question = line if self.settings.login_host in line else f"Password of {self._who}"
+        # Only where ssh says who asks is it sure: a jump host asks on the way, in the same words.
+        question = line if _ASKER.match(line) else f"Password, asked for on the way to {self._who} ({line})"
         return self._ask(question, hidden=True, how="use an ssh key or a ControlMaster connection")
 
     def _second_factor(self, line: str, echo: bool) -> Secret:

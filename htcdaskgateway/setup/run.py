@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import shutil
 import stat
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import click
 
 from ..condor import Condor, tool_environment
 from ..errors import CondorConfigError
-from . import check, condor_config, files, tokens
+from . import check, condor_config, files, tokens, upgrade
 from .check import Verdict
 from .condor_config import Target
 from .errors import SetupError, StoppedError, StoreError
@@ -48,25 +51,36 @@ def run(settings: Settings, terminal: Terminal, *, renew: bool = False) -> bool:
     token_path = settings.token_directory / settings.token_name
     for path in (token_path, target.path):
         _check_writable(path)
+    upgrade.clear(settings, target, terminal, renew=renew)
     configuration = _merged(target.path, block)
-    kept = _kept(token_path)
-    if kept is not None and configuration is None and not renew:
-        proof = _prove(condor, target, terminal)
+    kept = None if renew else _kept(token_path)
+    if kept is not None and configuration is None:
+        proof, _ = _prove(condor, target, terminal)
         if proof.good:
             terminal.say(f"Token: {kept.summary()}")
             terminal.say(proof.line())
             terminal.say("All is in place already; nothing was changed. --renew has a new token made.", bold=True)
             return True
     try:
-        token = fetch(_with_user(settings, terminal), terminal, Blanker())
-        terminal.say(f"Token: {token.summary()}")
-        _store(token, token_path, target, configuration, terminal)
+        if kept is not None and configuration is not None and _tried(condor, block):
+            terminal.say(f"Token: {kept.summary()}; it works, so that no login is needed")
+            _store(None, token_path, target, configuration, terminal)
+        else:
+            token = fetch(_with_user(settings, terminal), terminal, Blanker())
+            terminal.say(f"Token: {token.summary()}")
+            _store(token, token_path, target, configuration, terminal)
     except (KeyboardInterrupt, click.Abort):
         raise StoppedError("stopped; nothing was changed") from None
-    proof = _prove(condor, target, terminal)
+    proof, in_force = _prove(condor, target, terminal)
     if proof.good:
+        _forget_old_tokens(terminal)
         terminal.say(proof.line())
-        terminal.say("Done: condor_q works.", bold=True)
+        on_path = shutil.which("condor_q") is not None
+        program = "condor_q" if on_path else shlex.quote(str(condor.bin_dir / "condor_q"))
+        terminal.say(
+            f"Done: {program} works." if in_force else f"Done: with the line above, {program} works in your shell.",
+            bold=True,
+        )
         return True
     terminal.say("The token and the configuration are written, but the queue cannot be used:", bold=True)
     asyncio.run(_diagnose(condor, terminal))
@@ -126,21 +140,47 @@ def _merged(path: Path, block: str) -> str | None:
 
 
 def _kept(path: Path) -> Token | None:
-    """Return the token that is there already and good for a while."""
-    if not path.is_file():
-        return None
+    """Return a token that is there and good for a while: the one of this name, or else HTCondor's first."""
     try:
-        found = next((file for file in tokens.directory(path.parent) if file.path == path), None)
+        found = tokens.directory(path.parent)
     except OSError:
         return None
-    if found is None or found.open_to_others or len(found.tokens) != 1 or not found.tokens[0].fresh():
-        return None
-    return found.tokens[0]
+    good = [file for file in found if not file.open_to_others and len(file.tokens) == 1 and file.tokens[0].fresh()]
+    good.sort(key=lambda file: file.path != path)
+    return good[0].tokens[0] if good else None
 
 
-def _store(token: Token, path: Path, target: Target, configuration: str | None, terminal: Terminal) -> None:
+def _tried(condor: Condor, block: str) -> bool:
+    """Tell whether the schedd answers with a configuration that is not written yet."""
+    before = os.environ.get("CONDOR_CONFIG")
+    with tempfile.TemporaryDirectory(prefix="htcdaskgateway-") as directory:
+        path = Path(directory) / "condor_config"
+        path.write_text(block, encoding="utf-8")
+        os.environ["CONDOR_CONFIG"] = str(path)
+        try:
+            return asyncio.run(check.schedd_verdict(condor)).good is True
+        finally:
+            if before is None:
+                del os.environ["CONDOR_CONFIG"]
+            else:
+                os.environ["CONDOR_CONFIG"] = before
+
+
+def _forget_old_tokens(terminal: Terminal) -> None:
+    """Remove the replaced tokens from the backups: one that lies there is good for whoever finds it."""
     backups = Path.home() / ".condor" / "backups"
-    new = [NewFile(path, f"{token.text}\n".encode())]
+    try:
+        for file in tokens.directory(backups) if backups.is_dir() else ():
+            if file.tokens:
+                file.path.unlink()
+                terminal.say(f"Removed, since the new one works: {file.path}")
+    except OSError as error:
+        terminal.say(f"An old token in {backups} cannot be removed: {error.strerror or error}")
+
+
+def _store(token: Token | None, path: Path, target: Target, configuration: str | None, terminal: Terminal) -> None:
+    backups = Path.home() / ".condor" / "backups"
+    new = [] if token is None else [NewFile(path, f"{token.text}\n".encode())]
     if configuration is not None:
         # A link to the file, from somebody's dotfiles, stays one.
         place = target.path.resolve()
@@ -149,7 +189,7 @@ def _store(token: Token, path: Path, target: Target, configuration: str | None, 
     try:
         old = [backup for file in new if (backup := files.backup_of(file.path, backups)) is not None]
         files.write_all([*old, *new])
-        if path.parent.stat().st_mode & 0o077:
+        if path.parent.stat().st_mode & 0o077 and _holds_tokens_alone(path.parent):
             path.parent.chmod(0o700)
             terminal.say(f"{path.parent} was open to others; it is yours alone now.")
     except OSError as error:
@@ -159,33 +199,44 @@ def _store(token: Token, path: Path, target: Target, configuration: str | None, 
         ) from error
     for backup in old:
         terminal.say(f"What was there before is kept as {backup.path}")
-    terminal.say(f"Written: {path}")
+    if token is not None:
+        terminal.say(f"Written: {path}")
     if configuration is None:
         terminal.say(f"Unchanged: {target.path}")
     else:
         terminal.say(f"Written: {target.path} ({target.reason})")
 
 
-def _prove(condor: Condor, target: Target, terminal: Terminal) -> Verdict:
-    """Ask the schedd with the configuration that was written, in force or not, and say if it is not."""
-    asyncio.run(_put_in_force(condor, target, terminal))
-    return asyncio.run(check.schedd_verdict(condor))
+def _holds_tokens_alone(directory: Path) -> bool:
+    """Tell whether a directory is one for tokens, and not one that other things, or people, use, too."""
+    found = tokens.directory(directory)
+    return all(file.tokens for file in found) and len(found) == sum(1 for _ in directory.iterdir())
 
 
-async def _put_in_force(condor: Condor, target: Target, terminal: Terminal) -> None:
+def _prove(condor: Condor, target: Target, terminal: Terminal) -> tuple[Verdict, bool]:
+    """Ask the schedd with the configuration that was written; tell whether a shell needs no line more."""
+    in_force = asyncio.run(_put_in_force(condor, target, terminal))
+    return asyncio.run(check.schedd_verdict(condor)), in_force
+
+
+async def _put_in_force(condor: Condor, target: Target, terminal: Terminal) -> bool:
     try:
         read = await check.sources(condor)
     except CondorConfigError:
         read = ()
-    own = str(Path.home() / ".condor" / "user_config")
-    if "CONDOR_CONFIG" not in os.environ and tool_environment(condor.bin_dir).get("CONDOR_CONFIG") == own:
-        read = ()  # the library names it to the tools; a shell's condor_q has nobody to do that
-    if not any(path.exists() and path.samefile(target.path) for path in read):
-        named = os.environ.get("CONDOR_CONFIG")
-        why = f"CONDOR_CONFIG={named} leads them elsewhere" if named else "they look elsewhere"
-        terminal.say(f"HTCondor's tools do not read {target.path} by themselves ({why}). Put this into your")
-        terminal.say(f"shell's profile, and type it now: export CONDOR_CONFIG={target.path}", bold=True)
-        os.environ["CONDOR_CONFIG"] = str(target.path)
+    named = tool_environment(condor.bin_dir).get("CONDOR_CONFIG", "")
+    found = any(path.exists() and path.samefile(target.path) for path in read)
+    needed = "" if found else str(target.path)
+    if found and "CONDOR_CONFIG" not in os.environ:
+        needed = named  # the library names it to the tools; a shell's condor_q has nobody to do that
+    if not needed:
+        return True
+    outside = os.environ.get("CONDOR_CONFIG")
+    why = f"CONDOR_CONFIG={outside} leads them elsewhere" if outside else "they look elsewhere"
+    terminal.say(f"HTCondor's tools do not read {target.path} by themselves ({why}). Put this into your")
+    terminal.say(f"shell's profile, and type it now: export CONDOR_CONFIG={shlex.quote(needed)}", bold=True)
+    os.environ["CONDOR_CONFIG"] = needed
+    return False
 
 
 async def _diagnose(condor: Condor, terminal: Terminal) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from ..plain import plain
+
 # What begins like the header of a JWT, whole or cut short.
 _TOKEN = re.compile(r"ey[JA][A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*")
 BLANK = "********"
@@ -34,11 +34,6 @@ class Secret:
     def reveal(self) -> str:
         """Return the secret."""
         return self._text
-
-
-def plain(text: str) -> str:
-    """Return `text` without what would steer a terminal: escape sequences and control characters."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 class Blanker:

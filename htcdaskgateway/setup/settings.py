@@ -79,11 +79,20 @@ def load(options: Mapping[str, Any]) -> Settings:
     def seconds(name: str) -> float:
         return config.parse_seconds(value(name), name)
 
+    host, user = required("login-host", _HOST), text("user", _USER)
+    named, at, rest = host.rpartition("@")
+    if at:
+        if not rest or not _USER.fullmatch(named) or user not in (None, named):
+            raise ConfigError(f"login-host: {host!r} cannot be used" + (f" with the user {user!r}" if user else ""))
+        host, user = rest, named
+    directory = Path(str(value("token-directory"))).expanduser().absolute()
+    if Path.home().is_relative_to(directory):
+        raise ConfigError(f"token-directory: HTCondor reads each file there as a token, so {directory} is none")
     lifetime = value("token-lifetime")
     target = value("condor-config")
     return Settings(
-        login_host=required("login-host", _HOST),
-        user=text("user", _USER),
+        login_host=host,
+        user=user,
         port=_port(value("port")),
         ssh_options=_ssh_options(value("ssh-options")),
         host_key=_host_key(value("host-key")),
@@ -97,7 +106,7 @@ def load(options: Mapping[str, Any]) -> Settings:
         token_command=str(value("token-command")),
         token_lifetime=None if lifetime is None else max(1, int(config.parse_seconds(lifetime, "token-lifetime"))),
         token_name=required("token-name", _NAME),
-        token_directory=Path(str(value("token-directory"))).expanduser().absolute(),
+        token_directory=directory,
         condor_config=Path(str(target)).expanduser().absolute() if target else None,
         connect_timeout=seconds("connect-timeout"),
         answer_timeout=seconds("answer-timeout"),

@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from ..plain import plain
 from .errors import UnansweredError
 from .secrets import Secret
 
@@ -31,7 +32,7 @@ class Terminal:
 
     def say(self, text: str, *, bold: bool = False) -> None:
         """Show a text."""
-        click.secho(text, bold=bold or None)
+        click.secho(plain(text), bold=bold or None)
 
     def ask(self, question: str, *, default: str | None = None, how: str = "") -> str:
         """Return the person's answer to `question`; `how` tells how to answer it without a person.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import platform
 import subprocess
@@ -13,7 +11,6 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import dask.config
 
@@ -21,15 +18,9 @@ from htcdaskgateway.local import LocalSystem, PersonalPool
 
 from .limits import LIMITS
 from .measures import MEASURES
-from .pairs import HEADER, Fact, Row
+from .pairs import HEADER
+from .report import FIGURES, markdown, write
 from .world import tool
-
-TABLE = Path(__file__).parents[2] / "docs" / "benchmarks.json"
-
-
-def markdown(cells: list[str]) -> str:
-    """Return a line of a table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -46,7 +37,7 @@ def main() -> None:
         help=f"just these measurements: {', '.join(every)}",
     )
     parser.add_argument(
-        "--output", type=Path, help=f"where to write the figures (unless --quick: {TABLE.name} in docs/)"
+        "--output", type=Path, help=f"where to write the figures (unless --quick: {FIGURES.name} in docs/)"
     )
     arguments = parser.parse_args()
     unknown = set(arguments.only or ()) - set(every)
@@ -54,7 +45,7 @@ def main() -> None:
         parser.error(f"there is no measurement {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     if arguments.output and not arguments.output.parent.is_dir():
         parser.error(f"there is no directory {arguments.output.parent} to write to")
-    output = arguments.output or (None if arguments.quick else TABLE)
+    output = arguments.output or (None if arguments.quick else FIGURES)
     print(markdown(HEADER), markdown(["---"] * len(HEADER)), sep="\n", flush=True)
     limits = dict.fromkeys(("MAX_JOBS_PER_OWNER", "MAX_JOBS_PER_SUBMISSION", "MAX_JOBS_SUBMITTED"), 1_000_000)
     with (
@@ -84,30 +75,6 @@ def main() -> None:
                     # Row by row, so that a run that is interrupted leaves what it has; with the machine's load,
                     # since what others do meanwhile is a part of the figures.
                     write(output, name, {**machine, "load": [load, os.getloadavg()[0]], "results": rows})
-
-
-def write(output: Path, name: str, figures: dict[str, Any]) -> None:
-    """Put the figures of one measurement into the file, and leave those of the others there; and their tables."""
-    known = {**(json.loads(output.read_text()) if output.exists() else {}), name: figures}
-    output.write_text(json.dumps(known, indent=1) + "\n")
-    for suffix, measures in ((".tables", MEASURES), (".limits", LIMITS)):
-        found = {name: known[name] for name in measures if name in known}
-        if found:
-            output.with_suffix(suffix).write_text("".join(table(name, each) for name, each in found.items()))
-
-
-def table(name: str, figures: dict[str, Any]) -> str:
-    """Return the table of one measurement, as the documentation shows it."""
-    rows = [dict(row) for row in figures["results"]]
-    header = HEADER if "ratio" in rows[0] else ["what", "", "figure", "", "", "goal", "reached"]
-    lines = [markdown(header), markdown(["---"] * len(header))]
-    for row in rows:
-        kind = Row if "ratio" in row else Fact
-        known = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.init}
-        lines.append(markdown(kind(**known).cells()))
-    load = " and ".join(f"{value:.1f}" for value in figures["load"])
-    about = f"`{name}`, {figures['date']}, commit {figures['commit']}, load of the machine {load}"
-    return f"{about}\n\n" + "\n".join(lines) + "\n\n"
 
 
 def versions(*names: str) -> dict[str, str | None]:

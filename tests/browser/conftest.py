@@ -74,6 +74,18 @@ class Lab:
             what=lambda: f"{words} in {self.text(selector)!r}; on the page:\n{self.text('body')[-3000:]}",
         )
 
+    def scrolled(self, selector: str) -> list[str]:
+        """Return the elements in that one that have a horizontal scroll bar, and by how much they are too wide."""
+        return self.driver.execute_script(  # type: ignore[no-any-return]
+            """
+            return [...document.querySelectorAll(`${arguments[0]}, ${arguments[0]} *`)]
+                .filter(e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+                .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth)
+                .map(e => `${e.className}: ${e.scrollWidth} in ${e.clientWidth}`)
+            """,
+            selector,
+        )
+
     def click(self, selector: str, text: str) -> None:
         """Click the element with that text, when it can be seen and is not disabled."""
         self.until(

@@ -34,6 +34,7 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
     )
     lab.run(1)
     lab.see(STATUS, "Workers 0", "Idle 0", "Running 0", "Held 0")
+    assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
     (name,) = gateway_clusters()
 
     # The page is the user's only hand on it from here on.
@@ -42,6 +43,7 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
         "Manual Scaling",
     )
     lab.until("return [...document.querySelectorAll('input[type=number]')].some(e => e.offsetParent)")
+    assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
     lab.enter("input[type=number]", 3)
     lab.click("button", "Scale")
     lab.see(STATUS, "Workers 3", "Running 3", "Idle 0")
@@ -52,6 +54,8 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
     job = pool.jobs(name)[0]
     pool.run("condor_hold", "-reason", "the administrator is looking at it", f"{job['ClusterId']}.{job['ProcId']}")
     lab.see(STATUS, "Workers 2", "Running 2", "Held 1")
+    lab.see(WIDGET, "was held by hand", "the administrator is looking at it", "condor_release")
+    assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
     lab.picture("widget-held", WIDGET)
 
     lab.enter("input[type=number]", -1)

@@ -118,6 +118,15 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
         asyncio.run(body())
 
 
+def test_hung_schedd_is_unreachable_and_no_question_of_tokens(cluster, trouble):
+    """HTCondor's own tools give up after 20 s, in words that sound like a refusal."""
+    cluster.scale(1)
+    with trouble.hung("condor_schedd"):
+        for call in (lambda: cluster.scale(2), lambda: cluster.scale(0)):
+            with pytest.raises(CondorUnreachableError, match="is the schedd running"):
+                call()
+
+
 def test_schedd_that_hangs_during_a_first_submit_leaves_no_surplus(new_cluster, pool, trouble):
     with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
         cluster = new_cluster()

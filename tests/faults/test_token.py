@@ -31,8 +31,8 @@ def token(system, pool, tmp_path, monkeypatch):
     pool_configuration = os.environ["CONDOR_CONFIG"]
     monkeypatch.setenv("CONDOR_CONFIG", str(configuration))
 
-    def give(lifetime: int) -> Path:
-        user = _user_name(os.getuid() or 1)
+    def give(lifetime: int, user: str = "") -> Path:
+        user = user or _user_name(os.getuid() or 1)
         text = subprocess.run(
             [str(pool.bin / "condor_token_create"), "-identity", f"{user}@{DOMAIN}", "-lifetime", str(lifetime)],
             capture_output=True,
@@ -69,3 +69,20 @@ def test_token_that_is_missing_or_expired_is_named_with_what_to_do(new_cluster, 
     for call in (lambda: cluster.scale(2), cluster.jobs, cluster.shutdown):
         with pytest.raises(CondorAuthenticationError, match="setup_condor"):
             call()
+
+
+def test_jobs_of_a_token_that_bears_another_name_than_the_account_are_counted_and_removed(new_cluster, pool, token):
+    """As in a JupyterHub, whose containers all run as `jovyan`."""
+    token(lifetime=600, user="games")
+    cluster = new_cluster(requirements="HasNoSuchThing")
+    cluster.scale(3)
+    assert [job["User"] for job in pool.jobs(cluster.name)] == [f"games@{DOMAIN}"] * 3
+    assert len(cluster.jobs()) == 3
+    cluster.scale(3)
+    cluster.scale(2)
+    assert len(cluster.jobs()) == 2
+    assert "can never run" in str(cluster.explain())
+    cluster.shutdown()
+    assert (
+        pool.ads("-allusers", "-constraint", f'HTCDaskGatewayCluster == "{cluster.name}" && JobStatus != 3') == []
+    )

@@ -290,3 +290,33 @@ def test_settings_that_are_none(cluster: Any) -> None:
     with pytest.raises(ConfigError, match="worker_type"):
         cluster.scale(1, worker_type="slurm")
     assert cluster._adaptive is None
+
+
+def test_jobs_that_are_held_are_made_up_for_but_not_without_end(
+    new_cluster: Callable[..., Any], pool: Pool, runs: Any
+) -> None:
+    cluster = new_cluster(requirements="HasNoSuchThing")
+
+    def hold() -> None:
+        pool.run("condor_hold", "-constraint", f"{cluster.fleet.constraint} && JobStatus != 5")
+
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "0.2s"}), cluster.get_client() as client:
+        adaptive = cluster.adapt(maximum=3, interval="0.2s")
+        futures = client.map(runs.task(), range(50))
+        wait_until(lambda: pool.statuses(cluster.name) == [1] * 3, what="three jobs")
+        hold()
+        wait_until(lambda: pool.statuses(cluster.name) == [1] * 3 + [5] * 3, what="three in their place")
+        # What holds every job must not fill the queue.
+        hold()
+        wait_until(lambda: cluster.fleet.seen.summary() == "0 running, 0 idle, 6 held", what="six are held")
+
+        async def some_ticks() -> None:
+            for _ in range(5):
+                await cluster.fleet.look(max_age=0)
+                await adaptive.adapt()
+
+        cluster.gateway.sync(some_ticks)
+        assert pool.statuses(cluster.name) == [5] * 6
+        # Without work they go, too.
+        del futures
+        wait_until(lambda: not pool.jobs(cluster.name), what="the queue is empty")

@@ -136,7 +136,7 @@ def test_explain_counts_them_with_those_that_wait_for_the_same(new_cluster: Call
     assert why.hopeless
     assert why.stuck == 50
     html = cluster._repr_html_()
-    assert "<th>Unmaterialized</th><td>48</td>" in html
+    assert "<th>Unmaterialized</th> <td>48</td>" in html
 
 
 def test_another_client_counts_as_the_first_does(

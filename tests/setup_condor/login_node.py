@@ -35,6 +35,7 @@ class LoginNode:
     duo: str | None = "push"
     banner: str = ""
     motd: str = ""
+    farewell: str = ""
     command: str | None = None
     cut: str | None = None
     echoes_password: bool = False
@@ -113,7 +114,7 @@ class LoginNode:
             if running.returncode is None:
                 running.kill()
                 await running.wait()
-        process.stdout.write(out)
+        process.stdout.write(out + self.farewell.encode())
         process.stderr.write(err)
         process.exit(running.returncode or 0)
 
@@ -126,6 +127,9 @@ class _Session(asyncssh.SSHServer):
 
     def connection_made(self, connection: asyncssh.SSHServerConnection) -> None:
         self.connection = connection
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        return True  # a host on the way, as ProxyJump uses it
 
     def begin_auth(self, username: str) -> bool:
         self.user = username

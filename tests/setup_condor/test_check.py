@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -58,11 +59,11 @@ def configured(account):
     return account
 
 
-def check(account, **environ: str) -> tuple[int, dict[str, str], str]:
+def check(account, before: Sequence[str] = (), **environ: str) -> tuple[int, dict[str, str], str]:
     """Run the check; return its exit code, the lines by their name, and everything it printed."""
     account.settings.update(environ)
-    before = account.written()
-    done = account.run(*account.command(None, "--check", user=None), timeout=60)
+    there = account.written()
+    done = account.run(*before, *account.command(None, "--check", user=None), timeout=60)
     assert done.stderr == ""
     lines: dict[str, str] = {}
     for line in done.stdout.splitlines():
@@ -71,7 +72,7 @@ def check(account, **environ: str) -> tuple[int, dict[str, str], str]:
         lines[name] = lines.get(name, "") + line + "\n"
     assert (done.returncode == 0) == all(line.startswith("ok") for line in done.stdout.splitlines()), done.stdout
     changed = {path for path in account.written() if "/staging" not in path and "known_hosts" not in path}
-    assert changed == {path for path in before if "/staging" not in path and "known_hosts" not in path}
+    assert changed == {path for path in there if "/staging" not in path and "known_hosts" not in path}
     return done.returncode, lines, done.stdout
 
 
@@ -90,6 +91,9 @@ def test_all_is_well(configured, new_token):
     assert "expires 20" in lines["token"]
     assert "answers, and knows you as" in lines["schedd"]
     assert set(lines) == {"tools", "configuration", "token", "collector", "schedd", "staging"}
+    assert "can be written, here and by the schedd" in lines["staging"]
+    assert configured.condor("condor_q", "-allusers", "-af", "ClusterId").stdout == "", "the probe is taken back"
+    assert list((configured.home / "staging").iterdir()) == []
     assert "eyJ" not in text
 
 
@@ -205,11 +209,36 @@ def test_a_staging_directory_that_cannot_be_written(configured, new_token):
     assert "HTCDASK_STAGEDIR" in lines["staging"]
 
 
+def test_a_staging_directory_that_the_schedd_does_not_see(configured, new_token):
+    new_token(configured.token)
+    staging = configured.home / "staging"
+    staging.mkdir()
+    users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    own = [
+        "unshare",
+        *users,
+        "--mount",
+        "--",
+        "/bin/sh",
+        "-c",
+        'mount -t tmpfs own "$0" && exec "$@"',
+        str(staging),
+    ]
+    if subprocess.run([*own, "true"], capture_output=True, timeout=DEADLINE).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    code, lines, _ = check(configured, before=own)
+    assert code == 1
+    assert lines["staging"].startswith("FAIL")
+    assert "can be written here, but the schedd does not see it" in lines["staging"]
+    assert "HTCDASK_STAGEDIR" in lines["staging"]
+    assert configured.condor("condor_q", "-allusers", "-af", "ClusterId").stdout == ""
+
+
 class _Gateway(BaseHTTPRequestHandler):
     """The one answer of a gateway that the check asks for."""
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/base/api/health" else 404)
+        self.send_response(*((200,) if self.path == "/base/api/health" else (404, "gone\x1b[2J\x1b]0;title\x07")))
         self.end_headers()
         self.wfile.write(b'{"status": "pass"}')
 
@@ -244,6 +273,6 @@ def test_the_gateway_and_its_proxy(account, gateway_port, free_port):
         DASK_GATEWAY__PROXY_ADDRESS=f"gateway://127.0.0.1:{free_port}",
     )
     assert lines["gateway"].startswith("FAIL")
-    assert "404" in lines["gateway"]
+    assert "404 gone;" in lines["gateway"], "a gateway does not steer the terminal"
     assert lines["proxy"].startswith("FAIL")
     assert f"127.0.0.1:{free_port}" in lines["proxy"]

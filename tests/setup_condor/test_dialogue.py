@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
 from setup_condor.account import DEADLINE
 from setup_condor.login_node import PASSCODE, PASSWORD
+
+STRANGERS_TOKEN = (
+    json.dumps({"alg": "HS256"}).encode(),
+    json.dumps({"iss": "eve.test", "sub": "eve@eve.test"}).encode(),
+    b"signature",
+)
 
 
 def log_in(one):
@@ -72,6 +80,118 @@ def test_a_message_of_the_day_with_anything_in_it(account, login_node, person):
     account.know(node)
     seen = succeeds(person(node.port))
     assert "asks" not in seen
+
+
+def test_words_around_the_command_fail_no_login_and_give_no_token(account, login_node, person):
+    other = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in STRANGERS_TOKEN)
+    node = login_node(
+        method="none",
+        banner="Change it before your password has expired.\n",
+        motd=f"Your password has expired? Ask us. command not found? Ask, too.\n{other}\n",
+        farewell=f"\nGood bye; an example of a token:\n{other}\n",
+    )
+    account.know(node)
+    seen = succeeds(person(node.port))
+    assert "eve" not in seen
+    assert "issued by pool.test" in seen
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh", "/bin/tcsh"])
+def test_the_program_is_found_where_a_login_shell_finds_it(account, login_node, person, tmp_path, shell):
+    bin_dir, home = account.conda / "bin", tmp_path / "there"
+    home.mkdir()
+    (home / ".profile").write_text(f"echo from the profile\nPATH=$PATH:{bin_dir}\nexport PATH\n")
+    node = login_node(method="none")
+    node.environ = {**node.environ, "PATH": "/usr/bin:/bin", "HOME": str(home), "SHELL": shell}
+    account.know(node)
+    succeeds(person(node.port))
+    node.environ["HOME"] = str(tmp_path)
+    code, seen = person(node.port, "--renew").leaves()
+    assert code == 1
+    assert "has no condor_token_fetch" in seen
+
+
+def test_a_remote_command_that_ends_as_ssh_does_is_told_from_it(account, login_node, person, tmp_path):
+    node = login_node(method="none")
+    account.know(node)
+    program = tmp_path / "fails"
+    program.write_text("#!/bin/sh\necho no token today >&2\nexit 255\n")
+    program.chmod(0o755)
+    code, seen = person(node.port, "--token-command", str(program)).leaves()
+    assert code == 1
+    assert "fails on 127.0.0.1 failed with exit code 255" in seen
+    assert "no token today" in seen
+
+
+def test_the_users_name_may_stand_before_the_login_hosts(account, login_node, person):
+    node = login_node(method="none")
+    account.know(node)
+    seen = succeeds(person(node.port, "--login-host", "bob@127.0.0.1", "--debug", user=None))
+    assert "-l bob" in seen
+
+
+def through(account, jump) -> str:
+    """Return the option that leads through a host on the way, as ProxyJump does, with the account's known keys."""
+    words = f"-o UserKnownHostsFile={account.known_hosts} -o IdentityFile=none -o IdentityAgent=none"
+    return f"ProxyCommand=ssh {words} -p {jump.port} -l carol -W [%h]:%p localhost"
+
+
+def test_each_password_is_asked_for_by_the_host_that_it_goes_to(account, login_node, person):
+    jump, node = login_node(duo="push"), login_node()
+    account.know(node)
+    key = jump.key.export_public_key().decode().strip()
+    account.known_hosts.write_text(account.known_hosts.read_text() + f"[localhost]:{jump.port} {key}\n")
+    one = person(node.port, "-o", through(account, jump))
+    one.sees(r"\(carol@localhost\) Password:")
+    one.types(PASSWORD, hidden=True)
+    one.sees(r"\(alice@127.0.0.1\) Password:")
+    assert "127.0.0.1's" not in one.seen
+    assert "not accepted" not in one.seen
+    one.types(PASSWORD, hidden=True)
+    succeeds(one)
+    assert jump.passwords == node.passwords == [PASSWORD]
+
+
+def test_a_fingerprint_counts_in_sshs_own_words_alone(account, login_node, person):
+    jump, node = login_node(method="none"), login_node(method="none")
+    key = jump.key.export_public_key().decode().strip()
+    account.known_hosts.write_text(f"[localhost]:{jump.port} {key}\n")
+    given = jump.fingerprint
+    jump.banner = (
+        f"The key is {given} or\nThe authenticity of host 'x (x)' can't be established.\n"
+        f"ED25519 key fingerprint is {given}.\n"
+    )
+    code, seen = person(node.port, "-o", through(account, jump), "--host-key", given).leaves()
+    assert code == 1
+    assert "is not the one that was given" in seen
+    assert node.commands == []
+
+    succeeds(person(node.port, "-o", through(account, jump), "--host-key", node.fingerprint))
+
+
+def test_the_answers_to_the_question_for_the_host_key(account, login_node, person):
+    node = login_node(method="none")
+    one = person(node.port)
+    for answer in ("not", "SHA256:", "maybe", "y"):
+        one.sees(r"\? \(yes, no, or \? if you do not know\)")
+        one.types(answer)
+        one.sees("Type yes, no, \\?, or the fingerprint")
+    one.types("?")
+    code, seen = one.leaves()
+    assert code == 1
+    assert "help desk" in seen
+    assert "ssh-keygen -l -F [127.0.0.1]" in seen
+    assert node.commands == []
+    one = person(node.port)
+    one.sees("if you do not know")
+    one.types("no")
+    assert one.leaves()[0] == 1
+    for answer in (node.fingerprint, f"{node.fingerprint}.", "yes"):
+        account.known_hosts.unlink(missing_ok=True)
+        one = person(node.port, "--renew")
+        one.sees("if you do not know")
+        one.types(answer)
+        succeeds(one)
 
 
 def test_a_question_nobody_foresaw_is_put_to_the_user(account, login_node, person):
@@ -172,7 +292,8 @@ def test_without_a_terminal_what_is_configured_is_enough(account, login_node):
     command = account.command(None, "--host-key", node.fingerprint, user=None)
     done = account.run(*command[:3], *command[-2:])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert node.commands == ["condor_token_fetch -name schedd@ -lifetime 7200"]
+    assert len(node.commands) == 1
+    assert "condor_token_fetch -name schedd@ -lifetime 7200;" in node.commands[0]
     assert account.token.with_name("elsewhere").is_file()
     assert "TRUST_DOMAIN = pool.test" in account.configuration.read_text()
     assert "expires 20" in done.stdout

@@ -135,14 +135,14 @@ def test_an_unknown_host_key_is_not_accepted(account, login_node, person, failed
     one = person(node.port)
     one.sees("fingerprint that your site publishes")
     one.types("no")
-    failed(one, "the key of 127.0.0.1 was not accepted")
+    failed(one, f"the key of [127.0.0.1]:{node.port} was not accepted")
     assert not account.known_hosts.exists()
 
 
 def test_another_host_key_than_the_one_given(account, login_node, person, failed):
     node = login_node()
     one = person(node.port, "--host-key", "SHA256:" + "A" * 43)
-    failed(one, "the key of 127.0.0.1 is not the one that was given", node.fingerprint)
+    failed(one, f"the key of [127.0.0.1]:{node.port} is not the one that was given", node.fingerprint)
     assert not account.known_hosts.exists()
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from htcdaskgateway import config
 from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.plain import plain
 from htcdaskgateway.setup import condor_config, files, login, questions, secrets, settings, tokens
 from htcdaskgateway.setup.errors import LoginError
 from htcdaskgateway.setup.files import NewFile
@@ -183,7 +184,7 @@ def test_a_secret_is_blanked_wherever_it_stands(secret, around):
 
 
 def test_what_is_shown_cannot_steer_a_terminal():
-    shown = secrets.plain("a\x1b[2J\x1b]0;title\x07b\rc\x00\x9bd\te\n")
+    shown = plain("a\x1b[2J\x1b]0;title\x07b\rc\x00\x9bd\te\n")
     assert shown == "ab\ncd\te\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 import pytest
 
@@ -30,10 +31,8 @@ def test_the_second_run_changes_nothing(account, node, tmp_path):
 
     renewed = account.run(*command, "--renew")
     assert renewed.returncode == 0, renewed.stderr
-    backups = list((account.home / ".condor/backups").iterdir())
-    assert [path.name.startswith("htcdaskgateway-2") for path in backups] == [True]
-    assert stat.S_IMODE(backups[0].stat().st_mode) == 0o600
-    assert "What was there before is kept as" in renewed.stdout
+    assert "Removed, since the new one works: " in renewed.stdout
+    assert list((account.home / ".condor/backups").iterdir()) == [], "no old token lies about"
     assert list(account.token.parent.iterdir()) == [account.token], "HTCondor reads every file there"
     assert f"Unchanged: {account.configuration}" in renewed.stdout
 
@@ -104,14 +103,89 @@ def test_a_schedd_that_refuses_the_token_is_no_success(account, node, login_node
     assert "condor_q works" not in done.stdout
 
 
+OLD_NAME = "an-old-login1.example.edu"
+"""As 1.0.4 named its token, which sorts before ours."""
+OLD_CONFIGURATION = """
+    CONDOR_HOST=old.example.edu
+    COLLECTOR_HOST=old.example.edu
+    SEC_CLIENT_AUTHENTICATION_METHODS=FS,FS_REMOTE,IDTOKENS
+    SCHEDD_HOST=old.example.edu
+    """
+
+
+def test_an_upgrade_in_place_finds_what_is_in_the_way_before_the_login(account, node, person):
+    command = account.command(node.port)
+    node.command = "condor_token_fetch -lifetime 1"
+    first = account.run(*command, "--token-name", OLD_NAME)
+    assert first.returncode == 0, first.stdout + first.stderr
+    old = account.token.with_name(OLD_NAME)
+    whole = account.conda / "etc/condor/condor_config"
+    whole.write_text(OLD_CONFIGURATION)
+    node.command = None
+    node.commands.clear()
+    time.sleep(2.1)  # the clock alone makes it old
+
+    refused = account.run(*command)
+    assert refused.returncode == 1
+    assert f"In the way: {old}" in refused.stdout
+    assert f"In the way: {whole}" in refused.stdout
+    assert "move it away by hand" in refused.stderr
+    assert node.commands == [], "nobody logs in before it is out of the way"
+
+    one = person(node.port)
+    one.sees("Move it to .*backups")
+    one.types("yes")
+    code, seen = one.leaves()
+    assert code == 0, seen
+    assert not old.exists()
+    assert account.condor("condor_q").returncode == 0
+    kept = [path.read_text() for path in (account.home / ".condor/backups").iterdir()]
+    assert OLD_CONFIGURATION in kept
+
+
+def test_a_good_token_of_before_needs_no_login(account, node):
+    command = account.command(node.port)
+    first = account.run(*command, "--token-name", OLD_NAME)
+    assert first.returncode == 0, first.stdout + first.stderr
+    account.configuration.unlink()
+    again = account.run(*command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "no login is needed" in again.stdout
+    assert len(node.commands) == 1
+    assert account.condor("condor_q").returncode == 0
+
+
+def test_a_directory_for_other_things_keeps_its_mode(account, node):
+    done = account.run(*account.command(node.port, "--token-directory", "~"))
+    assert done.returncode == 1
+    assert "token-directory" in done.stderr
+    assert node.commands == []
+    other = account.home / "other"
+    (other / "things").mkdir(parents=True)
+    other.chmod(0o755)
+    done = account.run(*account.command(node.port, "--token-directory", str(other)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stat.S_IMODE(other.stat().st_mode) == 0o755
+
+
+def test_the_line_to_type_is_quoted_and_done_is_not_said_before_it_is_typed(account, node):
+    own = account.home / "my $(conf) file"
+    done = account.run(*account.command(node.port, "--condor-config", str(own)))
+    assert f"export CONDOR_CONFIG='{own}'" in done.stdout
+    assert "Done: with the line above," in done.stdout
+    account.settings["CONDOR_CONFIG"] = str(account.conda / "etc/condor/condor_config")
+    account.settings["PATH"] = f"{account.conda / 'bin'}:/usr/bin:/bin"
+    done = account.run(*account.command(node.port))
+    assert "export" not in done.stdout
+    assert "Done: condor_q works." in done.stdout
+
+
 def test_a_broken_token_is_replaced(account, node):
     command = account.command(node.port)
     account.token.parent.mkdir(parents=True, mode=0o700)
-    node.command = "condor_token_create -identity alice@pool.test -lifetime 3600"
     assert account.run(*command).returncode == 0
     text = account.token.read_text()
     os.truncate(account.token, len(text) // 2)
-    node.command = None
     done = account.run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert account.token.read_text().count(".") == 2

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, Pool, wait_until
 
-COMMANDS = ("list", "jobs", "logs", "scale", "stop")
+COMMANDS = ("list", "jobs", "logs", "scale", "stop", "watch", "timeline", "usage")
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +57,7 @@ def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any,
     assert table.splitlines()[0].split()[:2] == ["Job", "Status"]
     assert "running" in table
     job = table.splitlines()[1].split()[0]
-    assert "Worker jobs: 1 running" in ok("jobs", name, "--explain")
+    assert ok("jobs", name[:8], "--explain") == "All is well: the job runs and its worker has joined.\n"
     assert f"==> htcondor-{job}-1@" in ok("logs", name, job)
     assert ok("scale", name, 0) == "0 running, 0 idle, 0 held\n"
     assert ok("stop", name) == f"{name} is stopped\n"
@@ -87,7 +87,61 @@ def test_jobs_that_the_schedd_has_still_to_make_are_counted(new_cluster: Callabl
     assert counts in told
 
 
-@pytest.mark.parametrize("command", ["jobs", "logs", "stop"])
+def test_the_first_letters_of_a_name_are_enough_if_they_mean_one_cluster(
+    cluster: Any, tmp_path: Path, pool: Pool
+) -> None:
+    for name in ("zz-one", "zz-two", "zz-two-more"):
+        (tmp_path / "some.sub").write_text(
+            f'executable = /bin/sleep\narguments = 300\nMy.HTCDaskGatewayCluster = "{name}"\n'
+        )
+        pool.run("condor_submit", "some.sub", "-queue", "1", cwd=tmp_path)
+    try:
+        assert ok("jobs", cluster.name[:10]) == "no worker jobs\n"
+        assert "1 idle" in ok("jobs", "zz-o") or "1 running" in ok("jobs", "zz-o")
+        told = wrong("stop", "zz-")
+        assert "'zz-' begins the names of 3 clusters (zz-one, zz-two, zz-two-more); write more of it" in told
+        assert ok("stop", "zz-two") == "zz-two is stopped\n", "a whole name is no beginning"
+        assert len(pool.jobs("zz-two-more")) == 1
+        assert ok("stop", "zz-two-") == "zz-two-more is stopped\n"
+    finally:
+        pool.run("condor_rm", "-constraint", 'regexp("^zz-", HTCDaskGatewayCluster)', check=False)
+
+
+@pytest.mark.parametrize("n", ["-1", "three", "1.5", "--3"])
+def test_a_number_of_workers_that_is_none(n: str) -> None:
+    assert wrong("scale", "any", n) == f"Error: '{n}' is not a number of workers; write 0 or more, such as 4\n"
+
+
+def test_a_job_that_is_none(cluster: Any) -> None:
+    cluster.scale(1)
+    told = wrong("logs", cluster.name, "99.0")
+    assert f"the cluster {cluster.name} has no job or worker '99.0'" in told
+    assert len(told.splitlines()) == 1
+    job = str(cluster.jobs()[0].id)
+    cluster.get_client().wait_for_workers(1, timeout=PATIENCE)
+    both = run("logs", cluster.name, job, "99.0")
+    assert f"==> htcondor-{job}-1@" in both.stdout, "what there is is shown"
+    assert "no job or worker '99.0'" in both.stderr
+
+
+def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_path: Path) -> None:
+    name = cluster.name
+    cluster.scale(1)
+    cluster.get_client().wait_for_workers(1, timeout=PATIENCE)
+    assert "1 job(s)" in ok("timeline", name[:8], "-o", tmp_path / "live.svg")
+    ok("stop", name)
+    told = ok("timeline", name[:8], "-o", tmp_path / "a.html", "-o", tmp_path / "a.png")
+    assert "At most 1 asked for, 1 running, 1 joined" in told
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (tmp_path / "a.html").read_text()[:200]
+    assert "All" in ok("usage", name[:8])
+    assert "'.jpeg' is no kind of file" in wrong("timeline", name, "-o", tmp_path / "a.jpeg")
+    # The gateway server is not needed for what lies on this machine.
+    there = ok("--address", "http://127.0.0.1:1", "timeline", name[:8], "-o", tmp_path / "b.png")
+    assert "1 job(s)" in there
+
+
+@pytest.mark.parametrize("command", ["jobs", "logs", "stop", "watch", "timeline", "usage"])
 def test_a_name_that_is_none(command: str) -> None:
     assert "you have no cluster 'nosuch'; `htcdaskgateway list`" in wrong(command, "nosuch")
 
@@ -104,7 +158,15 @@ def test_a_name_that_can_be_none(name: str) -> None:
 
 
 def test_a_server_that_is_down() -> None:
-    assert "Cannot connect to host 127.0.0.1:1" in wrong("--address", "http://127.0.0.1:1", "list")
+    told = wrong("--address", "http://127.0.0.1:1", "list")
+    assert told.startswith("Error: no gateway server answers at http://127.0.0.1:1;")
+    assert len(told.splitlines()) == 1
+
+
+def test_no_server_that_is_configured() -> None:
+    told = wrong("list", DASK_GATEWAY__ADDRESS="")
+    assert told.startswith("Error: no gateway server is configured; give --address URL")
+    assert len(told.splitlines()) == 1
 
 
 def test_a_wrong_password() -> None:

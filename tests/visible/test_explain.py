@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
-from htcdaskgateway.explain import Explanation
+from htcdaskgateway.explain import Explanation, held
 
 
 def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanation:
@@ -47,10 +48,12 @@ def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> 
     future = client.submit(eat)
     told = explained(cluster, "is held", timeout=120)
     assert "used more memory than it asked for" in str(told)
-    assert "new_cluster(memory=…)" in str(told)
+    assert str(told).partition("\n\n")[2].startswith("The worker asked for 400 MiB of memory and used ")
+    assert 'gateway.connect(cluster.name, memory="2GB")' in str(told)
+    assert "`cluster.scale(0)` and `cluster.scale(1)`" in str(told)
     assert cluster.jobs()[0].hold_subcode == 102
     assert told.hopeless
-    given_up(cluster, 1, "used more memory than it asked for", "new_cluster(memory=…)")
+    given_up(cluster, 1, "used more memory than it asked for", "gateway.connect(cluster.name, memory=")
     future.release()
 
 
@@ -85,21 +88,63 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     cluster = new_cluster(cpus=99)
     cluster.scale(2)
     told = explained(cluster, "can never run")
-    assert "(and 1 more) can never run in this pool: none of 1 machine has that many cores" in str(told)
+    first = str(told).partition("\n\n")[2]
+    assert first.startswith("Each worker asks for 99 cores; the largest machine has 4. Job ")
+    assert "(and 1 more) can never run in this pool" in first
     assert "met by no slot: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
     assert "conditions is met by 1 slot(s) or more" in str(told)
-    assert "new_cluster(cpus=…)" in str(told)
+    assert (
+        "`cluster = gateway.connect(cluster.name, cpus=4)`, then `cluster.scale(0)` and `cluster.scale(2)`" in first
+    )
     assert told.hopeless
     assert told.stuck == 2
-    given_up(cluster, 2, "none of 1 machine has that many cores", "new_cluster(cpus=…)")
+    given_up(cluster, 2, "the largest machine has 4", "gateway.connect(cluster.name, cpus=4)")
 
 
 def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(memory="900GB")
     cluster.scale(1)
     told = explained(cluster, "can never run")
-    assert "has that much memory" in str(told)
+    assert "Each worker asks for 900 GiB of memory; the largest machine has 14.9 GiB" in str(told)
     assert told.hopeless
+
+
+def test_the_way_out_that_is_proposed_works_and_keeps_the_cluster(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(memory="900GB", cpus=1)
+    cluster.scale(1)
+    told = str(explained(cluster, "can never run"))
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "200ms"}):
+        scope = {"cluster": cluster, "gateway": cluster.gateway}
+        # A smaller part of the largest machine, which other tests share.
+        calls = re.findall(
+            "`([^`]*cluster[^`]*)`", told.replace(re.search(r'memory="\d+GB"', told)[0], 'memory="1GB"')
+        )
+        assert len(calls) == 3
+        for call in calls:
+            exec(call, scope)
+        connected = scope["cluster"]
+        try:
+            connected.wait_for_workers(1, timeout=PATIENCE)
+            assert connected.name == cluster.name
+            assert "All is well: the job runs and its worker has joined." in str(connected.explain())
+        finally:
+            connected.close()
+
+
+def test_a_job_that_is_held_is_replaced_without_touching_those_that_run(
+    new_cluster: Callable[..., Any], pool: Pool
+) -> None:
+    cluster = new_cluster(cpus=1, memory="1GB")
+    cluster.scale(2)
+    cluster.wait_for_workers(2, timeout=PATIENCE)
+    running, held = (job.id for job in cluster.jobs())
+    pool.run("condor_hold", "-subcode", "102", held)
+    pool.run("condor_qedit", str(held), "HoldReasonCode", "34")
+    told = str(explained(cluster, "used more memory"))
+    calls = re.findall(r"`(cluster\.scale[^`]*)`", told)
+    assert calls == ["cluster.scale(1)", "cluster.scale(2)"]
+    cluster.scale(1)
+    assert [job.id for job in cluster.jobs()] == [running]
 
 
 def test_a_container_in_a_pool_without_apptainer(new_cluster: Callable[..., Any]) -> None:
@@ -125,12 +170,25 @@ def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) ->
     assert told.hopeless
 
 
+def test_a_python_that_is_not_on_the_execute_node(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(python="/no where/bin/python")
+    cluster.scale(1)
+    told = explained(cluster, "is held")
+    assert "its worker's Python is not on that machine" in str(told)
+    assert all(remedy in str(told) for remedy in ("python=…", "container_image=…", "file system that they share"))
+    # Whoever looks with condor_q alone reads it, too.
+    reason = cluster.jobs()[0].hold_reason
+    assert "its Python, /no where/bin/python, is not there" in reason
+    assert all(remedy in reason for remedy in ("python=", "container_image"))
+    assert "the worker's Python is not on" in "".join(cluster.logs().values())
+
+
 def test_a_job_held_by_hand(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster()
     cluster.scale(2)
-    held = str(cluster.jobs()[0].id)
-    pool.run("condor_hold", held)
-    told = explained(cluster, "is held", "held by hand", f"condor_release {held}")
+    job = str(cluster.jobs()[0].id)
+    pool.run("condor_hold", job)
+    told = explained(cluster, "is held", "held by hand", f"condor_release {job}")
     assert not told.hopeless, "the other job runs"
     assert told.stuck == 1
 
@@ -204,26 +262,20 @@ def test_it_stays_text_in_a_notebook(new_cluster: Callable[..., Any], pool: Pool
     ],
 )
 def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
-    import asyncio
-
-    from htcdaskgateway.explain import _held
     from htcdaskgateway.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads(
         [{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": code, "HoldReasonSubCode": subcode}]
     )
-    findings = asyncio.run(_held(None, jobs))  # type: ignore[arg-type]
+    findings = held(jobs)
     assert words in str(findings[0])
     assert Explanation(jobs, findings).hopeless
 
 
 def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
-    import asyncio
-
-    from htcdaskgateway.explain import _held
     from htcdaskgateway.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads([{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 16}])
-    findings = asyncio.run(_held(None, jobs))  # type: ignore[arg-type]
+    findings = held(jobs)
     assert "waits for its input" in str(findings[0])
     assert not Explanation(jobs, findings).hopeless

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from htcdaskgateway.display import jobs_html, jobs_text
 from htcdaskgateway.jobs import WorkerJobs
+
+pytestmark = pytest.mark.core
 
 EVIL = "<script>alert(1)</script> [red]\x1b[31m & \n\r\x07 'x'"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ def counts(cluster: Any) -> str:
 
 
 def row(name: str, number: int) -> str:
-    return f"<th>{name}</th><td>{number}</td>"
+    return f"<th>{name}</th> <td>{number}</td>"
 
 
 def test_the_button_scale_brings_workers_and_the_numbers_move(cluster: Any) -> None:
@@ -61,6 +62,29 @@ def test_a_held_job_is_seen_without_a_question(cluster: Any, pool: Pool) -> None
         cluster._ipython_display_()
         pool.run("condor_hold", "-constraint", cluster.fleet.constraint)
         wait_until(lambda: row("Held", 1) in counts(cluster), what=lambda: counts(cluster))
+
+
+def test_why_a_job_is_held_and_what_to_do_is_beside_the_number(cluster: Any, pool: Pool) -> None:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster.scale(1)
+        cluster._ipython_display_()
+        assert cluster._view.held.value == ""
+        pool.run("condor_hold", "-reason", "<b>asked</b> for by Ada", "-constraint", cluster.fleet.constraint)
+        held = cluster._view.held
+        told = wait_until(lambda: held.value, what=lambda: counts(cluster))
+        assert "was held by hand" in told
+        assert f"`condor_release {cluster.jobs()[0].id}`" in told
+        assert "&lt;b&gt;asked&lt;/b&gt; for by Ada" in told
+        assert told in cluster._repr_html_()
+        assert all(html.escape(line) in told for line in str(cluster.explain().findings[0]).splitlines())
+        pool.run("condor_release", "-constraint", cluster.fleet.constraint)
+        wait_until(lambda: held.value == "", what="the reason has gone with the hold")
+
+
+def test_a_view_without_a_dashboard_says_so(cluster: Any) -> None:
+    assert f"<a href='{cluster.dashboard_link}'" in cluster._repr_html_()
+    cluster.dashboard_link = None
+    assert "Not Available" in cluster._repr_html_()
 
 
 @pytest.mark.parametrize("value", [-1, 10**6])

@@ -1,0 +1,54 @@
+"""The tutorial runs from its first cell to its last, and shows what it says it shows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
+
+
+def printed(notebook: Any) -> str:
+    """Return what the cells show, as text."""
+    texts = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            texts.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
+    return "\n".join(texts)
+
+
+SHOWN = (
+    "workers joined 2/2",
+    "2 running, 0 idle, 0 held",
+    "328350",
+    "can never run in this pool",
+    "is held: its Dask worker failed again and again",
+    "/opt/no-such-env/bin/python: not found",
+)
+
+
+@pytest.mark.timeout(600)
+def test_a_newcomer_gets_through_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("DASK_", "HTCDASK", "CONDOR_", "_CONDOR_")):
+            monkeypatch.delenv(name)  # it starts a system of its own
+    notebook = nbformat.read(NOTEBOOK, 4)
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = printed(notebook)
+    assert [text for text in SHOWN if text not in shown] == [], shown
+
+
+def test_what_the_page_shows_is_what_the_tutorial_prints() -> None:
+    shown = printed(nbformat.read(NOTEBOOK, 4))
+    assert [text for text in SHOWN if text not in shown] == [], (
+        "run it anew: jupyter execute --inplace docs/tutorial.ipynb"
+    )
+    assert "/root" not in shown
+    assert "/home/" not in shown

@@ -1,0 +1,243 @@
+"""What became of the jobs over time, from the event log that a real pool writes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PATIENCE, Pool, Tools, wait_until
+
+from htcdaskgateway.errors import ConfigError, StagingError
+from htcdaskgateway.eventlog import Event, EventType, Transfer
+from htcdaskgateway.jobs import JobId
+from htcdaskgateway.joins import Join, joins_file
+from htcdaskgateway.staging import Staging
+from htcdaskgateway.timeline import Timeline, read_timeline
+
+JOB = JobId(7, 0)
+WORKER = "htcondor-7.0-1@schedd"
+
+
+def joined(cluster: Any, n: int) -> None:
+    cluster.get_client().wait_for_workers(n, timeout=PATIENCE)
+
+
+def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
+    tool_calls: Tools, new_cluster: Callable[..., Any], pool: Pool, tmp_path: Path
+) -> None:
+    cluster = new_cluster(cpus=1, memory="1GB")
+    cluster.scale(3)
+    joined(cluster, 3)
+    tool_calls.forget()
+    told = cluster.timeline()
+    assert not tool_calls.calls, "HTCondor is asked nothing"
+    assert (told.asked[-1], told.running[-1], told.joined[-1]) == (3, 3, 3)
+    assert len(told.starts) == 3
+    assert all(start.begin > 0.5 for start in told.starts), "Python takes its time"
+    assert all(0 <= start.join < 30 for start in told.starts)
+    assert told.marks == []
+    first, second, _ = (job.id for job in cluster.jobs())
+    pool.run("condor_hold", "-reason", "for this test", first)
+    pool.run("condor_vacate_job", "-fast", second)
+    wait_until(lambda: any(mark.kind == "evicted" for mark in cluster.timeline().marks))
+    wait_until(lambda: cluster.timeline().held[-1] == 1)
+    pool.run("condor_release", first)
+    wait_until(
+        lambda: len(cluster.timeline().starts) == 5,
+        what=lambda: [cluster.timeline(), cluster.jobs(), cluster.logs()],
+    )
+    cluster.get_client().restart(timeout=PATIENCE)
+    wait_until(lambda: sum(mark.why == "in its slot" for mark in cluster.timeline().marks) == 3)
+    cluster.shutdown()
+    wait_until(lambda: not pool.jobs(cluster.name))
+    tool_calls.forget()
+    told = wait_until(lambda: (found := cluster.timeline()).asked[-1] == 0 and found)
+    assert not tool_calls.calls
+    assert {(mark.kind, mark.job, mark.why) for mark in told.marks if mark.kind != "restarted"} == {
+        ("held", first, "for this test (by user daemon)"),
+        ("evicted", second, "User requested the job to vacate"),
+    }
+    again = [mark.job for mark in told.marks if mark.kind == "restarted" and not mark.why]
+    assert sorted(again) == [first, second]
+    assert (max(told.asked), max(told.joined)) == (3, 3)
+    assert (told.running[-1], told.joined[-1]) == (0, 0)
+    for line in ("3 job(s) in", "Evicted once", "Held once (for this test (by user daemon))", "Restarted 5 times"):
+        assert line in str(told)
+    assert "container and Python" in str(told)
+    assert told.save(tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    page = told.save(tmp_path / "t.html").read_text()
+    assert cluster.name in page
+    assert not re.search(r'<(?:script|link|img)[^>]*\s(?:src|href)="http', page), "it needs no network"
+    assert "<svg" in told._repr_html_()
+
+
+def test_a_log_in_xml_is_read_too(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(cpus=1, job_extra_directives={"log_xml": "true"})
+    cluster.scale(1)
+    joined(cluster, 1)
+    told = wait_until(lambda: (found := cluster.timeline()).starts and found)
+    assert told.running[-1] == 1
+    assert told.starts[0].queue % 1, "it knows fractions of a second"
+
+
+def test_the_wait_for_workers_ends_with_where_the_time_went(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr("htcdaskgateway.waiting.tell", shown.append)
+    cluster.scale(1)
+    cluster.wait_for_workers(1, timeout=PATIENCE)
+    (line,) = shown
+    assert re.fullmatch(
+        r"The worker joined after \d+ s: queue \d+ s, transfer \d+ s, container and Python \d+ s, join \d+ s\.",
+        line,
+    )
+    cluster.wait_for_workers(1, timeout=PATIENCE)
+    assert len(shown) == 1, "there was nothing to wait for"
+
+
+def test_a_wait_succeeds_where_the_log_cannot_be_read(cluster: Any) -> None:
+    cluster.scale(1)
+    (cluster.fleet.staging.directory / "worker.sub").unlink()
+    cluster.wait_for_workers(1, timeout=PATIENCE)
+    with pytest.raises(StagingError, match=r"worker\.sub cannot be read"):
+        cluster.timeline()
+
+
+def test_before_any_job_it_says_so(cluster: Any) -> None:
+    with pytest.raises(StagingError, match="no job has been submitted from this machine"):
+        cluster.timeline()
+
+
+def test_the_log_of_spooled_jobs_is_at_the_schedd_until_they_end(
+    new_cluster: Callable[..., Any], pool: Pool
+) -> None:
+    cluster = new_cluster(spool=True, cpus=1)
+    cluster.scale(1)
+    joined(cluster, 1)
+    with pytest.raises(StagingError, match="the jobs are spooled, so the schedd keeps it"):
+        cluster.timeline()
+
+
+def test_who_joined_is_not_known_where_nobody_has_asked_the_scheduler(cluster: Any) -> None:
+    cluster.scale(1)
+    joined(cluster, 1)
+    cluster.shutdown()
+    stage = Staging(cluster.name, cluster.spec)
+    assert [join.joined for join in read_timeline(stage)._joins][:1] == [True], "the shutdown has kept it"
+    joins_file(stage.directory).unlink()
+    assert "When workers joined is not known" in str(read_timeline(stage))
+    joins_file(stage.directory).write_text("{")
+    with pytest.raises(StagingError, match=r"joins\.json cannot be read"):
+        read_timeline(stage)
+
+
+def test_where_the_time_went_adds_up_to_the_wait() -> None:
+    events = [
+        Event(100.0, JOB, EventType.SUBMIT),
+        Event(130.0, JOB, EventType.TRANSFER, transfer=Transfer.STARTED_IN),
+        Event(135.0, JOB, EventType.EXECUTE),
+        Event(142.0, JOB, EventType.TRANSFER, transfer=Transfer.FINISHED_IN),
+    ]
+    (start,) = Timeline("c1", events, [Join(160.5, WORKER, True, 159.5)]).starts
+    assert (start.queue, start.transfer, start.begin, start.join) == (30, 12, 17.5, 1)
+    assert start.total == 60.5
+    assert Timeline("c1", events, [Join(160.5, WORKER, True)]).spent(since=161) == ""
+
+
+def test_clocks_that_disagree_make_no_negative_times() -> None:
+    events = [
+        Event(100.0, JOB, EventType.SUBMIT),
+        Event(135.0, JOB, EventType.EXECUTE),
+        Event(135.0, JOB, EventType.TRANSFER, transfer=Transfer.FINISHED_IN),
+    ]
+    (start,) = Timeline("c1", events, [Join(134.2, WORKER, True, 90.0)]).starts
+    assert min(start[2:]) >= 0
+    assert start.queue == 35
+
+
+def test_a_start_that_follows_at_once_is_another_one() -> None:
+    events = [
+        Event(100.0, JOB, EventType.SUBMIT),
+        Event(101.0, JOB, EventType.EXECUTE),
+        Event(105.0, JOB, EventType.EVICTED),
+        Event(105.0, JOB, EventType.EXECUTE),
+    ]
+    again = WORKER.replace("-1@", "-2@")
+    joins = [Join(104.5, WORKER, True), Join(104.9, WORKER, False), Join(109.0, again, True)]
+    assert [start.begin for start in Timeline("c1", events, joins).starts] == [3.5, 4.0]
+
+
+def test_a_worker_whose_end_nobody_has_noted_is_gone_with_its_job() -> None:
+    events = [
+        Event(100.0, JOB, EventType.SUBMIT),
+        Event(101.0, JOB, EventType.EXECUTE),
+        Event(150.0, JOB, EventType.ABORTED),
+    ]
+    told = Timeline("c1", events, [Join(110.0, WORKER, True)])
+    assert list(zip(told.times, told.asked, told.joined, strict=True)) == [
+        (100.0, 1, 0),
+        (101.0, 1, 0),
+        (110.0, 1, 1),
+        (150.0, 0, 0),
+    ]
+
+
+def test_a_job_that_is_removed_or_held_was_not_evicted() -> None:
+    start = [
+        Event(1.0, JOB, EventType.SUBMIT),
+        Event(2.0, JOB, EventType.EXECUTE),
+        Event(9.0, JOB, EventType.EVICTED),
+    ]
+    assert [m.kind for m in Timeline("c1", start, []).marks] == ["evicted"]
+    assert Timeline("c1", [*start, Event(9.0, JOB, EventType.ABORTED)], []).marks == []
+    assert [m.kind for m in Timeline("c1", [*start, Event(10.0, JOB, EventType.HELD)], []).marks] == ["held"]
+
+
+@pytest.mark.parametrize("missing", ["bokeh", "matplotlib"])
+def test_one_of_the_two_libraries_is_enough(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("htcdaskgateway.plot._there", lambda library: library != missing)
+    monkeypatch.setitem(sys.modules, missing, None)
+    told = Timeline("c1", [Event(100.0, JOB, EventType.SUBMIT), Event(110.0, JOB, EventType.HELD, "<b>no</b>")], [])
+    assert "c1" in told.save(tmp_path / "t.html").read_text()
+    assert "<b>no" not in told._repr_html_()
+    if missing == "matplotlib":
+        with pytest.raises(ConfigError, match=r"drawn by matplotlib, which is not installed; save it as \.html"):
+            told.save(tmp_path / "t.png")
+    else:
+        assert "<svg" in (tmp_path / "t.html").read_text()
+
+
+def test_without_a_library_the_text_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("htcdaskgateway.plot._there", lambda library: False)
+    told = Timeline("c1", [Event(100.0, JOB, EventType.SUBMIT)], [])
+    assert "1 job(s)" in told._repr_html_()
+    with pytest.raises(ConfigError, match="neither is installed"):
+        told.save(tmp_path / "t.html")
+
+
+def test_an_asynchronous_cluster_has_one_too(system: Any) -> None:
+    async def go() -> None:
+        async with system.gateway(asynchronous=True) as gateway, await gateway.new_cluster(cpus=1) as cluster:
+            await cluster.scale(1)
+            await asyncio.wait_for(cluster.wait_for_workers(1), PATIENCE)
+            assert (await cluster.timeline()).joined[-1] == 1
+            assert len((await cluster.usage()).jobs) == 1
+            assert "request_cpus = 1" in cluster.job_script()
+
+    asyncio.run(go())
+
+
+def test_the_script_that_is_submitted_is_shown(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(cpus=2, job_extra_directives={"accounting_group": "physics"})
+    told = cluster.job_script()
+    assert "request_cpus = 2" in told
+    assert "accounting_group = physics" in told
+    assert "worker.sh" in told
+    assert "#!/bin/sh" in told
+    assert "PRIVATE KEY" not in told
+    cluster.shutdown()
+    assert cluster.job_script() == told

@@ -78,10 +78,6 @@ def pytest_configure(config: pytest.Config) -> None:
 _FIRST = ["tests/container", "tests/faults", "tests/scaling", "tests/test_slot", "tests/visible"]
 
 
-# What a module makes once for several of its tests, which therefore run in one process.
-_TOGETHER = {"checkout", "images", "standing"}
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests by their folders, the slow ones first; keep together what shares more than a pool."""
@@ -94,8 +90,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=place)
     for item in items:
-        for name in _TOGETHER.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
+        made = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+        # What a module makes once is made once only if the tests that ask for it run in one process.
+        for name in sorted(name for name, found in made.items() if found and found[-1].scope == "module"):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
+            break
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,6 +35,7 @@ for _name in [name for name in os.environ if name.startswith(("DASK_", "HTCDASK"
 import dask.config  # noqa: E402
 import dask_gateway  # noqa: E402 - its defaults have to be there before a test puts the configuration back
 import pytest  # noqa: E402
+from coverage import Coverage  # noqa: E402
 from daemon_logs import DaemonLogs  # noqa: E402
 from status_line import StatusLine  # noqa: E402
 from support import COVERAGE, Pool, Tools, wait_until  # noqa: E402
@@ -98,7 +99,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    if "COVERAGE_CONTEXTS" in COVERAGE:  # scripts/mutate.py asks which test runs which line
+        running = Coverage.current()
+        assert running is not None
+        group = item.get_closest_marker("xdist_group")
+        running.switch_context(item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid)
     _daemon_logs.begin()
     return (yield)
 

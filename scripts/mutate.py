@@ -126,11 +126,12 @@ def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]
 class Tests:
     """Which tests run a line, and how long each takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: list[str]) -> None:
         results = TOP / ".coverage-times.xml"
         environment = {"COVERAGE_TOP": str(TOP), "COVERAGE_PROCESS_START": str(TOP / "pyproject.toml")}
+        environment["COVERAGE_CONTEXTS"] = "1"  # tests/conftest.py names the test that runs
         code, said = pytest(
-            *("-n", "4", "--dist", "loadgroup", "-m", "not long", f"--junitxml={results}", "tests"),
+            *("-n", "4", "--dist", "loadgroup", "-m", "not long", f"--junitxml={results}", *paths),
             limit=3600,
             **environment,
         )
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="how many changes; all by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the changes and make none")
+    parser.add_argument("--tests", action="append", help="look at these tests only, such as tests/test_staging.py")
     parser.add_argument("only", nargs="*", help="parts of paths, such as staging")
     options = parser.parse_args()
     paths = [path for pattern in TARGETS for path in sorted(PACKAGE.glob(pattern))]
@@ -182,7 +184,7 @@ def main() -> None:
     status = ["git", "status", "--porcelain", "--", *map(str, wanted)]
     if subprocess.run(status, cwd=TOP, capture_output=True, check=True, timeout=60).stdout:
         sys.exit("commit first: the files are changed in place")
-    tests, unnoticed = Tests(), []
+    tests, unnoticed = Tests(options.tests or ["tests"]), []
     for number, change in enumerate(chosen, 1):
         where = f"{change.path.relative_to(TOP)}:{change.line}: {change.what}"
         against = tests.of(change)

@@ -35,6 +35,7 @@ for _name in [name for name in os.environ if name.startswith(("DASK_", "HTCDASK"
 import dask.config  # noqa: E402
 import dask_gateway  # noqa: E402 - its defaults have to be there before a test puts the configuration back
 import pytest  # noqa: E402
+from coverage import Coverage  # noqa: E402
 from daemon_logs import DaemonLogs  # noqa: E402
 from status_line import StatusLine  # noqa: E402
 from support import COVERAGE, Pool, Tools, wait_until  # noqa: E402
@@ -78,10 +79,6 @@ def pytest_configure(config: pytest.Config) -> None:
 _FIRST = ["tests/container", "tests/faults", "tests/scaling", "tests/test_slot", "tests/visible"]
 
 
-# What a module makes once for several of its tests, which therefore run in one process.
-_TOGETHER = {"checkout", "images", "standing"}
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests by their folders, the slow ones first; keep together what shares more than a pool."""
@@ -94,12 +91,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=place)
     for item in items:
-        for name in _TOGETHER.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
+        made = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+        # What a module makes once is made once only if the tests that ask for it run in one process.
+        for name in sorted(name for name, found in made.items() if found and found[-1].scope == "module"):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
+            break
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    if "COVERAGE_CONTEXTS" in COVERAGE:  # scripts/mutate.py asks which test runs which line
+        running = Coverage.current()
+        assert running is not None
+        group = item.get_closest_marker("xdist_group")
+        running.switch_context(item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid)
     _daemon_logs.begin()
     return (yield)
 

@@ -56,3 +56,4 @@ class StatusLine:
         elif what or now - self._shown > EVERY or self._done == self._total:
             self._shown = now
             self._terminal.write_line(f"{line}; {what}" if what else line)
+        self._terminal.flush()

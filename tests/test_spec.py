@@ -12,7 +12,7 @@ from htcdaskgateway import WorkerSpec
 from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.worker.spec import KEYWORDS
 
-pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
+pytestmark = pytest.mark.usefixtures("bare")
 
 
 def test_the_defaults_are_those_of_version_1():

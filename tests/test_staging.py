@@ -18,7 +18,7 @@ from htcdaskgateway.worker.job import worker_command
 
 ADDRESS = "gateway://proxy.example.org:8786/c1"
 
-pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
+pytestmark = pytest.mark.usefixtures("bare")
 
 
 @pytest.fixture

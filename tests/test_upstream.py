@@ -44,6 +44,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone
 
 
+@pytest.mark.long
 def test_dask_gateways_own_tests_of_its_client_pass(source: Path, pool: Pool) -> None:
     # They make servers of their own, for users of any name.
     environment = {

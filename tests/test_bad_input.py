@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dask.config
 import pytest
-from htcdaskgateway.counting import jobs_of
+from htcdaskgateway.fleet.counting import jobs_of
 
 from htcdaskgateway import WorkerSpec, errors
 

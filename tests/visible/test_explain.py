@@ -98,7 +98,7 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     )
     assert told.hopeless
     assert told.stuck == 2
-    given_up(cluster, 2, "the largest machine has 8", "gateway.connect(cluster.name, cpus=4)")
+    given_up(cluster, 2, "the largest machine has 8", "gateway.connect(cluster.name, cpus=8)")
 
 
 def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:

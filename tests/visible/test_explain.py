@@ -14,6 +14,7 @@ from support import PATIENCE, Pool, Tools, wait_until
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
 from htcdaskgateway.fleet.explain import held
 from htcdaskgateway.fleet.findings import Explanation
+from htcdaskgateway.worker.spec import WorkerSpec
 
 
 def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanation:
@@ -289,7 +290,7 @@ def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
     jobs = WorkerJobs.from_ads(
         [{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": code, "HoldReasonSubCode": subcode}]
     )
-    findings = held(jobs)
+    findings = held(jobs, WorkerSpec.from_keywords())
     assert words in str(findings[0])
     assert Explanation(jobs, findings).hopeless
 
@@ -298,6 +299,6 @@ def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
     from htcdaskgateway.condor.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads([{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 16}])
-    findings = held(jobs)
+    findings = held(jobs, WorkerSpec.from_keywords())
     assert "waits for its input" in str(findings[0])
     assert not Explanation(jobs, findings).hopeless

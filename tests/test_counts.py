@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 
+import dask.config
 import pytest
 from support import wait_until
 
@@ -101,6 +102,15 @@ def test_who_looks_again_before_the_interval_is_over_asks_nothing(waiting, tool_
     tool_calls.forget()
     for look in (waiting.jobs, waiting.jobs, lambda: repr(waiting)):
         look()
+    assert tool_calls.calls == []
+
+
+def test_repr_shows_what_was_last_seen_and_asks_nothing(waiting, tool_calls):
+    waiting.scale(2)
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
+        waiting.jobs()
+        tool_calls.forget()
+        assert "jobs: 0 running, 2 idle, 0 held" in repr(waiting)
     assert tool_calls.calls == []
 
 

@@ -137,7 +137,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             await cluster._stop_internal(shutdown=False)
 
     def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in CONNECTION} | {"public_address": self._public_address}
+        own = {name: getattr(self, name) for name in CONNECTION - {"public_address"}}
+        return {**own, "public_address": self._public_address}
 
     def new_cluster(self, cluster_options: Any = None, shutdown_on_close: bool = True, **kwargs: Any) -> Any:
         """Ask for a new cluster and wait for its scheduler.

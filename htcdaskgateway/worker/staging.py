@@ -12,30 +12,13 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .. import config
-from ..condor import templating
-from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from ..condor.schedd import check_schedd
 from ..errors import ConfigError, StagingError
-from . import containers
-from .job import (
-    EXIT_AGAIN,
-    EXIT_CANNOT,
-    EXIT_NO_PYTHON,
-    EXIT_UNNAMED,
-    LEASE,
-    LEAST_DISK_KIB,
-    MAX_FAILURES,
-    REMOTE_FILES,
-    SPOOL_SPEED,
-    container_prefix,
-    worker_command,
-    worker_environment,
-)
+from .job import REMOTE_FILES, job_files, spool_seconds
 from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -133,15 +116,7 @@ class Staging:
 
     def spool_limit(self, count: int) -> float:
         """Return how long a spooled submit of `count` jobs may take, in seconds: each is sent all of its files."""
-        return config.seconds("condor.timeout") + count * self._spool_each()
-
-    def _spool_each(self) -> int:
-        """Return how many seconds more a spooled submit may take for each of its jobs."""
-        size = 0
-        if containers.is_sent(self.spec):
-            with contextlib.suppress(OSError):  # an address, or what the submit itself will complain of
-                size = Path(self.spec.container_image or "").stat().st_size
-        return 1 + -(-size // SPOOL_SPEED)
+        return config.seconds("condor.timeout") + count * spool_seconds(self.spec)
 
     def rendered(self, scheduler_address: str) -> dict[str, str]:
         """Return the text of each rendered file by its name.
@@ -156,49 +131,10 @@ class Staging:
         ConfigError, TemplateError
             A file cannot be rendered.
         """
-        from .._version import __version__
-
-        spec = self.spec
         # A spooled job has a flat directory at the schedd; elsewhere a full path would tell nothing more.
-        logs = "." if spec.spool else (str(self.logs) if spec.log_directory else "logs")
-        shared = {
-            "cluster": self.cluster,
-            "spec": spec,
-            "version": __version__,
-            "name_prefix": NAME_PREFIX,
-            "exit_unnamed": EXIT_UNNAMED,
-            "exit_no_python": EXIT_NO_PYTHON,
-        }
-        description = templating.render(
-            "worker.sub.j2",
-            **shared,
-            logs=logs,
-            cluster_attribute=CLUSTER_ATTRIBUTE,
-            exit_again=EXIT_AGAIN,
-            max_failures=MAX_FAILURES,
-            vacate_time=config.seconds("retire-timeout"),
-            image_is_sent=containers.is_sent(spec),
-            exit_cannot=EXIT_CANNOT,
-            least_disk_kib=LEAST_DISK_KIB,
-            lease=LEASE,
-            spool_base=config.seconds("condor.timeout"),
-            spool_each=self._spool_each(),
-        )
-        script = templating.render(
-            "worker.sh.j2",
-            **shared,
-            environment=worker_environment(self.cluster, spec),
-            command=worker_command(self.cluster, spec, scheduler_address),
-            apptainer=spec.container_runtime == "apptainer",
-            container_prefix=container_prefix(spec),
-        )
-        remote = resources.files("htcdaskgateway.remote")
-        return {
-            "worker.sub": description,
-            "worker.sh": script,
-            **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
-            "gateway": _gateway(scheduler_address),
-        }
+        logs = "." if self.spec.spool else (str(self.logs) if self.spec.log_directory else "logs")
+        files = job_files(self.cluster, self.spec, scheduler_address, logs)
+        return {**files, "gateway": _gateway(scheduler_address)}
 
     def write(self, scheduler_address: str, certificate: str, key: str) -> None:
         """Write the directory, private from the moment it exists; a second time it changes nothing.

@@ -11,14 +11,14 @@ import pytest
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
-from htcdaskgateway.fleet import fleet
+from htcdaskgateway.fleet import fleet, reconcile
 from htcdaskgateway.worker import staging
 
 
 @pytest.fixture
 def waiting(tool_calls, stage, new_cluster, monkeypatch):
     """A cluster whose jobs wait for ever; nothing counts them again meanwhile."""
-    monkeypatch.setattr(fleet, "_SETTLE_AFTER", 3600.0)
+    monkeypatch.setattr(reconcile, "_FIRST_PAUSE", 3600.0)
     cluster = new_cluster(requirements="false")
     assert tool_calls.calls == []  # making a cluster asks HTCondor nothing
     return cluster

@@ -31,13 +31,7 @@ CONNECTION = frozenset(["address", "proxy_address", "public_address", "auth", "a
 
 
 def check_worker_type(worker_type: str) -> str:
-    """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``.
-
-    Raises
-    ------
-    ConfigError
-        It is not.
-    """
+    """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``."""
     if worker_type not in (HTCONDOR, GATEWAY):
         raise ConfigError(f"worker_type={worker_type!r}: it is {HTCONDOR!r} or {GATEWAY!r}")
     return worker_type

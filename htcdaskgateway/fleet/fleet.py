@@ -19,34 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class Fleet(Reconciling):
-    """The worker jobs of one cluster.
-
-    Parameters
-    ----------
-    condor : Condor
-        The schedd that holds them, and the only record of them.
-    staging : Staging
-        Where they are submitted from.
-    scheduler : SchedulerLink
-        The cluster's scheduler.
-    schedd : str, optional
-        The name of the schedd that holds the cluster's jobs, where another client has noted it.
-    """
+    """The worker jobs of one cluster."""
 
     async def scale(self, n: int, *, grow_only: bool = False) -> None:
-        """Bring the cluster to `n` worker jobs. Jobs that wait or are held count: they have been asked for.
+        """Bring the cluster to `n` worker jobs; `grow_only`: leave it at more, where there are more.
 
-        Parameters
-        ----------
-        n : int
-            The number that is wanted; asking for it again changes nothing.
-        grow_only : bool
-            Leave it at more, where there are more.
-
-        Raises
-        ------
-        HTCDaskGatewayError
-            It could not be done. What was reached is what the schedd holds; scaling again is safe.
+        Jobs that wait or are held count: they have been asked for. Scaling again is safe, also after an error.
         """
         await self._stop_reconciling()
         submitted = False
@@ -69,19 +47,9 @@ class Fleet(Reconciling):
                     self._reconciling = asyncio.ensure_future(self._reconcile())
 
     async def shrink(self, workers: Iterable[str], waiting: int = 0) -> None:
-        """Remove `waiting` of the jobs that wait, and of these workers those that process nothing.
+        """Remove `waiting` jobs that wait or are held, at most, and of these workers those that process nothing.
 
-        Parameters
-        ----------
-        workers : iterable of str
-            Names of workers; one that has got work by now stays, and so does one whose data cannot be moved.
-        waiting : int
-            How many of the jobs that wait or are held, at most.
-
-        Raises
-        ------
-        HTCDaskGatewayError
-            It could not be done.
+        A worker that has got work by now stays, and so does one whose data cannot be moved.
         """
         await self._stop_reconciling()
         async with self._alone():

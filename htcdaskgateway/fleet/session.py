@@ -26,30 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class Session:
-    """One client's hold on the workers of one cluster.
+    """One client's hold on the workers of one cluster: `worker` is what the user gave of a `WorkerSpec`'s keywords.
 
-    Parameters
-    ----------
-    worker : mapping
-        The keywords of `WorkerSpec` that the user gave.
-    name : str, optional
-        The cluster's name, if it runs already.
-
-    Attributes
-    ----------
-    spec : WorkerSpec
-        What one worker needs.
-    condor : Condor
-        The schedd that is configured here.
-    fleet : Fleet or None
-        The worker jobs, while the cluster is open.
-    adaptive : FleetAdaptive or None
-        The adaptive scaling that this client has begun.
-
-    Raises
-    ------
-    ConfigError, ContainerError, CondorNotFoundError, StagingError, TemplateError
-        Something that the workers need is not right; nobody has been asked for anything yet.
+    `name` is the cluster's, if it runs already. Whatever is not right with the workers is raised before anybody is
+    asked for anything.
     """
 
     def __init__(self, worker: Mapping[str, Any], name: str | None = None) -> None:
@@ -83,20 +63,8 @@ class Session:
     ) -> None:
         """Make ready for workers, now that the scheduler runs.
 
-        Parameters
-        ----------
-        name : str
-            The cluster's name.
-        comm : distributed.core.rpc
-            Its ``scheduler_comm``.
-        address : str
-            The address of its scheduler.
-        security : dask_gateway.GatewaySecurity
-            Its credentials.
-        ending : callable
-            Returns why the cluster has ended, as far as the gateway server tells.
-        known : callable
-            Returns the names of the user's clusters, and of those that it is given that are another user's.
+        `comm` is the cluster's ``scheduler_comm``. `ending` returns why the cluster has ended, as far as the gateway
+        server tells; `known` the names of the user's clusters, and of those it is given that are another user's.
         """
         link = SchedulerLink(comm, ending)
         await link.install()

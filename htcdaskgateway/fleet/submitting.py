@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from ..condor import materialization
 from ..condor.jobs import JobStatus, WorkerJobs
 from ..condor.schedd import Condor
-from ..errors import ClusterEndedError, ScaleError, SchedulerError
+from ..errors import ClusterEndedError, CondorError, SchedulerError
 from ..scheduler.link import SchedulerLink
 from ..worker.staging import Staging
 from .queue import Queue
@@ -72,7 +72,10 @@ class Submitting(Queue):
         await self._check_wanted(cluster_id)
         logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
         if queued != count:
-            raise ScaleError(f"{count} worker jobs were asked for, but HTCondor queued {queued}")
+            raise CondorError(
+                f"{count} worker jobs were asked for, but HTCondor queued {queued}",
+                hint="you may have reached the schedd's limit for one user; scale again",
+            )
 
     def _submitted(self, task: asyncio.Task[tuple[int, int]]) -> None:
         self._changed_at = time.monotonic()

@@ -73,13 +73,7 @@ def _hours(hours: float) -> str:
 
 
 async def read_usage(condor: Condor, cluster: str) -> Usage:
-    """Return what the jobs of the Dask cluster `cluster` have asked for and used, those that have ended, too.
-
-    Raises
-    ------
-    CondorError
-        The queue or the history could not be read.
-    """
+    """Return what the jobs of the Dask cluster `cluster` have asked for and used, those that have ended, too."""
     constraint = cluster_constraint(cluster)
     # The history second: a job that ends between the two is seen in both, and the later word counts.
     ads = await condor.query(constraint, ATTRIBUTES)

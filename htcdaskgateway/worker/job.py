@@ -48,13 +48,7 @@ LEASE = 600
 
 
 def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str) -> dict[str, str]:
-    """Return the text of the job's files by their names; `logs` is where the submit description puts the output.
-
-    Raises
-    ------
-    ConfigError, TemplateError
-        A file cannot be rendered.
-    """
+    """Return the text of the job's files by their names; `logs` is where the submit description puts the output."""
     shared = {
         "cluster": cluster,
         "spec": spec,
@@ -137,11 +131,6 @@ def worker_environment(cluster: str, spec: WorkerSpec) -> dict[str, str]:
     No nanny starts it, so that what Dask's configuration has for a nanny to set is set here: one thread for an
     operation of NumPy, for one, because a worker runs as many operations at once as it has threads. HTCondor's own
     value is the number of CPUs.
-
-    Raises
-    ------
-    ConfigError
-        Dask's configuration has a variable that cannot be set.
     """
     variables: dict[str, str | None] = {}
     for key in ("distributed.nanny.pre-spawn-environ", "distributed.nanny.environ"):

@@ -29,7 +29,7 @@ from ..fleet.queue import clusters_constraint, remove_jobs
 from ..fleet.timeline import Timeline, look_back, read_timeline
 from ..fleet.usage import Usage, read_usage, read_usage_after
 from ..scheduler.link import ADAPTIVE, SCHEDD, SchedulerLink
-from ..scheduler.versions import Announcing, VersionMismatchWarning, Versions, compare
+from ..scheduler.versions import NotifyingComm, VersionMismatchWarning, Versions, compare
 from ..worker import containers, staging
 from ..worker.spec import KEYWORDS, WorkerSpec
 from .gateway import GATEWAY, HTCGateway, check_worker_type, finalize
@@ -624,7 +624,7 @@ class HTCGatewayCluster(NotebookView, GatewayCluster):  # type: ignore[misc]
 
     def _watch_worker_status(self, comm: Any) -> Any:
         # No coroutine of its own: its frame would keep this object alive.
-        return super()._watch_worker_status(Announcing(comm, self._worker_joined))
+        return super()._watch_worker_status(NotifyingComm(comm, self._worker_joined))
 
     def _worker_joined(self) -> None:
         """Compare the versions, once; the scheduler knows those of the workers, so no worker is held up."""

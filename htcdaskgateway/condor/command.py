@@ -88,7 +88,11 @@ async def _read(stream: asyncio.StreamReader | None, take: Callable[[str], None]
 
 
 class Command:
-    """The tools of one HTCondor, run with a time limit; their errors, typed."""
+    """The tools of one HTCondor, run with a time limit; their errors, typed.
+
+    They lie in `bin_dir`, or where `find_bin_dir` finds them. The schedd, the `pool` (its central manager) and the
+    `timeout`, in seconds, are the configuration's where none is given. `answered` names who has answered last.
+    """
 
     def __init__(
         self,

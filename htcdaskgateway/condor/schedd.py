@@ -117,13 +117,13 @@ class Condor(Inspection):
             # There are jobs now: either they have come between the two, or the tool does not print them.
         raise no_list(done)
 
-    async def query_factories(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Any]]:
+    async def query_factories(self, constraint: str, attributes: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the ads of the factories that make the jobs of the user's submits with late materialization.
 
         HTCondor says nothing when there is none, and has no form of the question that always answers.
         """
         ads, _ = await self._ask("-factory", "-constraint", constraint, attributes=attributes, make=dict)
-        return ads.made
+        return list(ads.made)
 
     async def _ask(
         self, *asked: str, attributes: Sequence[str], make: Callable[[Mapping[str, Any]], T]

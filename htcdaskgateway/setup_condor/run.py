@@ -22,7 +22,7 @@ from .condor_config import Target
 from .errors import SetupError, StoppedError, StoreError
 from .fetch import fetch
 from .files import NewFile
-from .secrets import Blanker
+from .secrets import Redactor
 from .settings import Settings
 from .terminal import Terminal
 from .tokens import Token
@@ -67,7 +67,7 @@ def run(settings: Settings, terminal: Terminal, *, renew: bool = False) -> bool:
             terminal.say(f"Token: {kept.summary()}; it works, so that no login is needed")
             _store(None, token_path, target, configuration, terminal)
         else:
-            token = fetch(_with_user(settings, terminal), terminal, Blanker())
+            token = fetch(_with_user(settings, terminal), terminal, Redactor())
             terminal.say(f"Token: {token.summary()}")
             _store(token, token_path, target, configuration, terminal)
     except (KeyboardInterrupt, click.Abort):

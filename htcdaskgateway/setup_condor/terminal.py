@@ -34,6 +34,12 @@ class Terminal:
         """Show a text."""
         click.secho(plain(text), bold=bold or None)
 
+    def show(self, said: str) -> None:
+        """Show what somebody else said, indented, without the question that ends it."""
+        for line in said.split("\n")[:-1][-20:]:
+            if line.rstrip():
+                self.say(f"  {line.rstrip()}")
+
     def ask(self, question: str, *, default: str | None = None, how: str = "") -> str:
         """Return the person's answer to `question`; `how` tells how to answer it without a person.
 
@@ -88,3 +94,8 @@ class Terminal:
 
 def _suffix(question: str) -> str:
     return " " if question.rstrip().endswith((":", "?", ">")) else ": "
+
+
+def last_lines(text: str) -> str:
+    """Return the end of what somebody said, for an error."""
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-12:])

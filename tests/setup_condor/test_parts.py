@@ -176,7 +176,7 @@ def test_the_option_of_a_second_factor():
 @unhurried(deadline=None)  # the machine may be busy
 @given(secret=st.text(alphabet=string.printable.strip(), min_size=6), around=st.text())
 def test_a_secret_is_blanked_wherever_it_stands(secret, around):
-    blank = secrets.Blanker()
+    blank = secrets.Redactor()
     blank.add(secrets.Secret(secret))
     shown = blank(f"{around}{secret} {secret}\x1b[1m{around}")
     assert secret not in shown.replace(secrets.BLANK, "")

@@ -74,6 +74,8 @@ def test_a_token_is_found_inside_other_text(around):
         ".".join((part({"alg": "HS256"}), part({"iss": 1, "sub": "b"}), part(b"x"))),
         jwt().replace(".", "!"),
         "[" * 100000,
+        ".".join((part({"alg": "HS256"}), part(b"[" * 100000), part(b"x"))),
+        ".".join((part({"alg": "HS256"}), part(b"\xff"), part(b"x"))),
     ],
 )
 def test_what_is_no_token_is_not_taken_for_one(text):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dask.utils import parse_bytes
 
+from ..files import write_private
 from .apptainer import Apptainer
 from .debian import cache_directory
 from .errors import LocalSystemError
@@ -175,8 +176,7 @@ class PersonalPool(Startable):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         key = self.directory / "passwords.d/POOL"
         if not key.exists():
-            with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(64))
+            write_private(key, os.urandom(64))
         # With one uid only, HTCondor takes itself for a personal pool, and jobs keep root's file rights.
         command = one_uid_namespace([condor.sbin / "condor_master", "-f"])
         uid, gid = os.getuid() or ONE_UID, os.getgid()

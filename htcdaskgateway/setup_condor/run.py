@@ -17,6 +17,7 @@ import click
 from ..condor.schedd import Condor
 from ..condor.tools import tool_environment
 from ..errors import CondorConfigError
+from ..files import write_private
 from . import check, condor_config, files, tokens, upgrade
 from .condor_config import Target
 from .errors import SetupError, StoppedError, StoreError
@@ -156,7 +157,7 @@ def _tried(condor: Condor, block: str) -> bool:
     before = os.environ.get("CONDOR_CONFIG")
     with tempfile.TemporaryDirectory(prefix="htcdaskgateway-") as directory:
         path = Path(directory) / "condor_config"
-        path.write_text(block, encoding="utf-8")
+        write_private(path, block)
         os.environ["CONDOR_CONFIG"] = str(path)
         try:
             return asyncio.run(check.schedd_verdict(condor)).good is True

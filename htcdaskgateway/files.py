@@ -14,15 +14,7 @@ class NotOwnError(OSError):
 
 
 def private_directory(path: Path) -> None:
-    """Make `path` a directory that is the user's alone.
-
-    Raises
-    ------
-    NotOwnError
-        It is something else, a link, or somebody else's.
-    OSError
-        It cannot be made.
-    """
+    """Make `path` a directory that is the user's alone; raise NotOwnError if it is not theirs."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     found = path.lstat()
@@ -33,13 +25,7 @@ def private_directory(path: Path) -> None:
 
 
 def write_private(path: Path, data: str | bytes, mode: int = 0o600) -> None:
-    """Write `path`, or replace it.
-
-    Raises
-    ------
-    OSError
-        It cannot be written; what was there before is there still.
-    """
+    """Write `path`, or replace it."""
     temporary = write_beside(path, data, mode)
     try:
         temporary.replace(path)
@@ -49,13 +35,7 @@ def write_private(path: Path, data: str | bytes, mode: int = 0o600) -> None:
 
 
 def write_beside(path: Path, data: str | bytes, mode: int = 0o600, *, sync: bool = False) -> Path:
-    """Write what is to replace `path`, and return where it is; `sync`: only once it is on the disk.
-
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    """
+    """Write what is to replace `path`, and return where it is; `sync`: only once it is on the disk."""
     # In the same directory, for a rename in one step; HTCondor skips names that begin with a dot.
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:

@@ -60,13 +60,7 @@ def unframed(said: str, mark: str, code: int) -> tuple[str, str, int]:
 
 
 def fetch(settings: Settings, terminal: Terminal, blank: Redactor) -> Token:
-    """Log in, have a token made, and return it.
-
-    Raises
-    ------
-    SetupError
-        There is none; the message says why.
-    """
+    """Log in, have a token made, and return it."""
     command = remote_command(settings)
     mark = secrets.token_hex(16)
     said, code = Login(settings, terminal, blank).run(framed(command, mark))

@@ -22,13 +22,7 @@ class NewFile:
 
 
 def write_all(files: Sequence[NewFile]) -> None:
-    """Write `files`: every one beside its place first, and then each into its place in one step.
-
-    Raises
-    ------
-    OSError
-        One of them could not be written. What was there before is there again.
-    """
+    """Write `files`: every one beside its place first, and then each into its place in one step."""
     made: list[Path] = []
     staged: list[tuple[Path, Path]] = []
     replaced: list[tuple[Path, NewFile | None]] = []
@@ -55,13 +49,7 @@ def write_all(files: Sequence[NewFile]) -> None:
 
 
 def backup_of(path: Path, directory: Path) -> NewFile | None:
-    """Return a backup of `path` to write into `directory`; None if there is nothing to back up.
-
-    Raises
-    ------
-    OSError
-        `path` cannot be read.
-    """
+    """Return a backup of `path` to write into `directory`; None if there is nothing to back up."""
     before = _read(path)
     if before is None:
         return None

@@ -17,13 +17,7 @@ _ASKED = re.compile(
 
 
 def accept(settings: Settings, terminal: Terminal, said: str) -> Secret:
-    """Return the answer to ssh's question about a host's key; `said` is what stood before it, without secrets.
-
-    Raises
-    ------
-    LoginError
-        The key is not the one that was given, or the person does not accept it.
-    """
+    """Return the answer to ssh's question about a host's key; `said` is what stood before it, without secrets."""
     # The last: a host on the way may have printed something that looks like it.
     found = _ASKED.match(said[max(0, said.rfind("The authenticity of host '")) :])
     host, fingerprint = (found[1].split(" (")[0], found[2]) if found else (settings.login_host, "")

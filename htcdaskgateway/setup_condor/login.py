@@ -35,17 +35,7 @@ _DUO_DENIED = re.compile(
 
 
 class Login:
-    """One run of a command on the login node.
-
-    Parameters
-    ----------
-    settings : Settings
-        Where, as whom and how.
-    terminal : Terminal
-        The person who answers what the settings do not.
-    blank : Redactor
-        What keeps secrets out of everything shown.
-    """
+    """One run of a command on the login node."""
 
     def __init__(self, settings: Settings, terminal: Terminal, blank: Redactor) -> None:
         self.settings = settings
@@ -59,13 +49,7 @@ class Login:
         self._waited = 0.0  # seconds that the person took for answers
 
     def run(self, remote: Sequence[str]) -> tuple[str, int]:
-        """Run `remote` and return what it printed since the last question, and its exit code.
-
-        Raises
-        ------
-        SetupError
-            ssh failed, a question stayed unanswered, or the time was over. ssh has been ended.
-        """
+        """Run `remote` and return what it printed since the last question, and its exit code."""
         command = ssh.command_line(self.settings, remote)
         if shutil.which(command[0]) is None:
             raise LoginError("there is no `ssh` on this machine", "install OpenSSH's client (conda: openssh)")

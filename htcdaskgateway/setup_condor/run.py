@@ -31,22 +31,7 @@ from .verdict import Verdict
 
 
 def run(settings: Settings, terminal: Terminal, *, renew: bool = False) -> bool:
-    """Make the user's environment ready, and tell whether HTCondor's queue answers afterwards.
-
-    Parameters
-    ----------
-    settings : Settings
-        What to do.
-    terminal : Terminal
-        The person to ask.
-    renew : bool
-        Have a new token made even if the one that is there works.
-
-    Raises
-    ------
-    HTCDaskGatewayError
-        It could not be done; nothing was written, unless the message says so.
-    """
+    """Make the user's environment ready, and tell whether HTCondor's queue answers afterwards."""
     condor = Condor()
     target = condor_config.choose_target(settings, condor.bin_dir)
     block = condor_config.render(settings)

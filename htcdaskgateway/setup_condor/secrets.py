@@ -12,13 +12,7 @@ BLANK = "********"
 
 
 class Secret:
-    """A text that shows itself only to who asks for it by name.
-
-    Parameters
-    ----------
-    text : str
-        The secret.
-    """
+    """A text that shows itself only to who asks for it by name."""
 
     __slots__ = ("_text",)
 

@@ -117,13 +117,7 @@ class TokenFile:
 
 
 def directory(path: Path) -> list[TokenFile]:
-    """Return the files of a token directory in HTCondor's order: by name.
-
-    Raises
-    ------
-    OSError
-        The directory cannot be read.
-    """
+    """Return the files of a token directory in HTCondor's order: by name."""
     names = sorted(entry.name for entry in path.iterdir() if not _SKIPPED.fullmatch(entry.name))
     return [_token_file(path / name) for name in names if (path / name).is_file()]
 

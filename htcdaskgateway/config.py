@@ -55,24 +55,12 @@ def get(key: str) -> Any:
 
 
 def seconds(key: str) -> float:
-    """Return the configured time of ``htcdaskgateway.<key>`` in seconds.
-
-    Raises
-    ------
-    ConfigError
-        The value is not a time of more than zero seconds.
-    """
+    """Return the configured time of ``htcdaskgateway.<key>`` in seconds."""
     return parse_seconds(get(key), f"htcdaskgateway.{key}")
 
 
 def parse_seconds(value: Any, name: str, *, zero: bool = False) -> float:
-    """Return `value`, a number of seconds or a text such as ``"60s"`` or ``"1d"``, in seconds.
-
-    Raises
-    ------
-    ConfigError
-        The value is not a time of more than zero seconds, or of zero where it may be; the message calls it `name`.
-    """
+    """Return `value`, a number of seconds or a text such as ``"60s"``, in seconds; an error calls it `name`."""
     try:
         found = float(parse_timedelta(value, default="seconds"))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):

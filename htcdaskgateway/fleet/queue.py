@@ -118,7 +118,8 @@ class Queue:
         Parameters
         ----------
         max_age : float, optional
-            How old the answer may be, in seconds; the configured ``poll-interval`` if not given.
+            How old the answer may be, in seconds; the configured ``poll-interval`` if not given. With 0 it is from
+            after the call.
 
         Raises
         ------
@@ -126,11 +127,17 @@ class Queue:
             The queue could not be read.
         """
         limit = config.seconds("condor.poll-interval") if max_age is None else max_age
-        if self._seen_at > self._changed_at and time.monotonic() - self._seen_at <= limit:
+        oldest = time.monotonic() - limit
+        if self._seen_at > self._changed_at and self._seen_at >= oldest:
             return self.seen
+        if self._looking is not None and not self._looking.done():
+            # One who gives up must not take the answer from the others.
+            jobs = await asyncio.shield(self._looking)
+            # It was asked for before; whoever waited with us may have asked again by now.
+            if max_age is None or self._seen_at >= oldest:
+                return jobs
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
-        # One who gives up must not take the answer from the others.
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> WorkerJobs:

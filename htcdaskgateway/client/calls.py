@@ -190,12 +190,12 @@ class WorkerCalls:
         Returns
         -------
         WorkerJobs
-            A list of `WorkerJob`, no older than ``htcdaskgateway.condor.poll-interval``.
+            A list of `WorkerJob`, as the schedd has them now.
         """
         return self.gateway.sync(self._jobs)
 
     async def _jobs(self) -> WorkerJobs:
-        return await self.fleet.look()
+        return await self.fleet.look(max_age=0)
 
     def explain(self) -> Any:
         """Say in words why jobs do not run, and what to do about it.

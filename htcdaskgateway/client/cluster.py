@@ -14,7 +14,7 @@ from distributed import Client
 from ..display.notebook import NotebookView
 from ..fleet.explain import held
 from ..fleet.session import Session
-from ..scheduler.versions import Announcing
+from ..scheduler.versions import NotifyingComm
 from ..worker.spec import KEYWORDS
 from ..worker.staging import remove_credentials
 from .calls import WorkerCalls
@@ -167,7 +167,7 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
 
     def _watch_worker_status(self, comm: Any) -> Any:
         # No coroutine of its own: its frame would keep this object alive.
-        return super()._watch_worker_status(Announcing(comm, self._session.worker_joined))
+        return super()._watch_worker_status(NotifyingComm(comm, self._session.worker_joined))
 
     def __repr__(self) -> str:
         fleet = self._session.fleet

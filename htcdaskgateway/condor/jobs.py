@@ -188,7 +188,7 @@ class WorkerJobs(list[WorkerJob]):
         """Those that are, or can become, workers."""
         return WorkerJobs(job for job in self if job.live)
 
-    def having(self, status: JobStatus) -> WorkerJobs:
+    def with_status(self, status: JobStatus) -> WorkerJobs:
         """Return those with that status."""
         return WorkerJobs(job for job in self if job.status is status)
 

@@ -229,8 +229,9 @@ def _check_known(words: tuple[str, ...], name: str) -> None:
     except click.UsageError as error:
         raise ConfigError(f"{name}: dask worker would say: {error.format_message()}") from error
     # What follows a preload may be that preload's own.
-    strays = [] if given.get("preload") else given["preload_argv"]
-    if strays:
+    strays = given["preload_argv"]
+    # Newer versions of click say by an object of their own that there are none.
+    if strays and isinstance(strays, tuple) and not given.get("preload"):
         raise ConfigError(
             f"{name}: dask worker knows no {strays[0]!r}; `dask worker --help` lists its options, and each word "
             'is a text of its own: ["--resources", "GPU=1"]'

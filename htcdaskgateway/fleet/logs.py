@@ -58,7 +58,7 @@ class WorkerLogs(dict[str, str]):
 
 
 def read(staging: Staging, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what lies in the log directory, of all that ended or started again or these workers or jobs (``"16.0"``)."""
+    """Return the log directory's output, of all that ended, restarted or of these workers or jobs (``"16.0"``)."""
     # Of spooled jobs it comes back to where they were submitted from.
     directory = staging.directory if staging.spec.spool else staging.logs
     wanted = _wanted(workers)

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,16 @@ _KNOWN = re.compile(
 _PROGRAMS = (
     "condor.bin-dir",
     "template-directory",
+    "worker.container-binds",
     "worker.container-command",
+    "worker.container-image",
     "worker.container-options",
+    "worker.environment",
     "worker.job-extra-directives",
     "worker.job-script-prologue",
     "worker.python",
     "worker.submit-command-extra",
+    "worker.worker-extra-args",
     "setup.condor-settings",
     "setup.ssh-options",
     "setup.token-command",
@@ -136,6 +141,11 @@ def _leads_to_a_program(name: str, value: str) -> bool:
     """Tell whether a variable is known and says which program runs, or how."""
     if name == "CONDOR_BIN_DIR":
         return True
+    if name == "CONDOR_CONFIG":
+        # Such a file may run a program itself; one that came with the .env file must not.
+        place = Path(value).expanduser().resolve()
+        usual = Path("/etc"), Path(sys.prefix), Path.home() / ".condor"
+        return not any(place.is_relative_to(known.resolve()) for known in usual)
     if not name.startswith(_PREFIXES):
         return False
     found = dask.config.collect_env({name: value})

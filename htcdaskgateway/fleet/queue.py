@@ -104,7 +104,7 @@ class Queue:
     async def look(self, max_age: float | None = None) -> WorkerJobs:
         """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
 
-        They may be `max_age` seconds old; by default as old as the configured ``poll-interval``. With 0 they are from
+        They may be `max_age` seconds old; by default as the configured ``poll-interval``. With 0 they are from
         after the call.
         """
         limit = config.seconds("condor.poll-interval") if max_age is None else max_age

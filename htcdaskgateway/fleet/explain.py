@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..condor.analysis import Analysis, parse_analysis
 from ..condor.jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
-from ..display.table import duration, printable
+from ..display.table import duration
 from ..errors import CondorError, HTCDaskGatewayError
+from ..plain import printable
 from ..worker.job import EXIT_NO_PYTHON
 from ..worker.spec import WorkerSpec
 from . import remedies

@@ -230,8 +230,8 @@ def _check_known(words: tuple[str, ...], name: str) -> None:
         raise ConfigError(f"{name}: dask worker would say: {error.format_message()}") from error
     # What follows a preload may be that preload's own.
     strays = given["preload_argv"]
-    # Newer versions of click say by an object of their own that there are none.
-    if strays and isinstance(strays, tuple) and not given.get("preload"):
+    # Where there are none, the newest click has neither None nor an empty tuple.
+    if isinstance(strays, tuple | list) and strays and not isinstance(given.get("preload"), list):
         raise ConfigError(
             f"{name}: dask worker knows no {strays[0]!r}; `dask worker --help` lists its options, and each word "
             'is a text of its own: ["--resources", "GPU=1"]'

@@ -75,7 +75,8 @@ async def keep_joins(link: SchedulerLink, directory: Path) -> list[Join]:
     data = await link.noted(JOINS, [])
     joins = Join.from_data(data)
     if joins:
-        await asyncio.to_thread(_write, joins_file(directory), data)
+        # Not in a thread: there is none any more for a program that ends.
+        _write(joins_file(directory), data)
     return joins
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dask.config
 import pytest
-from htcdaskgateway.fleet.counting import jobs_of
 
 from htcdaskgateway import WorkerSpec, errors
+from htcdaskgateway.fleet.counting import jobs_of
 
 
 @pytest.fixture

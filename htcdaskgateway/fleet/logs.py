@@ -58,20 +58,7 @@ class WorkerLogs(dict[str, str]):
 
 
 def read(staging: Staging, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what lies in the log directory: the output of jobs that have ended or were started again.
-
-    Parameters
-    ----------
-    staging : Staging
-        The cluster's staging directory.
-    workers : str or iterable of str, optional
-        The names of workers or the ids of jobs (``"16.0"``) to return; by default all.
-
-    Raises
-    ------
-    StagingError
-        A file cannot be read.
-    """
+    """Return what lies in the log directory, of all that ended or started again or these workers or jobs (``"16.0"``)."""
     # Of spooled jobs it comes back to where they were submitted from.
     directory = staging.directory if staging.spec.spool else staging.logs
     wanted = _wanted(workers)
@@ -94,22 +81,7 @@ def read(staging: Staging, workers: Iterable[str] | str | None = None) -> Worker
 
 
 async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what the workers of `fleet` wrote, those of finished and of running jobs.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The jobs.
-    workers : str or iterable of str, optional
-        As for `read`.
-
-    Raises
-    ------
-    CondorError
-        The queue could not be read, or spooled output not be fetched.
-    StagingError
-        A file cannot be read.
-    """
+    """Return what the workers of `fleet` wrote, those of finished and of running jobs."""
     wanted = _wanted(workers)
     jobs = await fleet.look()
     await fetch_spooled(fleet)

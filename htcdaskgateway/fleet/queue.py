@@ -69,19 +69,8 @@ def clusters_constraint(clusters: Collection[str]) -> str:
 async def remove_jobs(condor: Condor, cluster: str, schedd: str = "") -> None:
     """Remove all jobs of the Dask cluster `cluster`, whoever has submitted them from this account.
 
-    Parameters
-    ----------
-    condor : Condor
-        The command line for the schedd that is configured here.
-    cluster : str
-        The cluster's name.
-    schedd : str, optional
-        The name of the schedd that holds the jobs, where it is known.
-
-    Raises
-    ------
-    CondorError
-        They could not be removed; the message says which may remain and how to remove them by hand.
+    `condor` leads to the schedd that is configured here; `schedd` names the one that holds the jobs, if it is
+    known. An error says which may remain and how to remove them by hand.
     """
     constraint = cluster_constraint(cluster)
     try:
@@ -115,15 +104,7 @@ class Queue:
     async def look(self, max_age: float | None = None) -> WorkerJobs:
         """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
 
-        Parameters
-        ----------
-        max_age : float, optional
-            How old the answer may be, in seconds; the configured ``poll-interval`` if not given.
-
-        Raises
-        ------
-        CondorError
-            The queue could not be read.
+        They may be `max_age` seconds old; by default as old as the configured ``poll-interval``.
         """
         limit = config.seconds("condor.poll-interval") if max_age is None else max_age
         if self._seen_at > self._changed_at and time.monotonic() - self._seen_at <= limit:

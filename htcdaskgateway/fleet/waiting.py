@@ -27,23 +27,9 @@ _ANALYZE_AGAIN = 60.0
 
 
 async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
-    """Wait until the cluster has `n` workers, of whatever kind; shows progress, and then where the time went.
+    """Wait until the cluster has `n` workers, of whatever kind, for `timeout` seconds at most.
 
-    Parameters
-    ----------
-    fleet : Fleet
-        The cluster's jobs.
-    n : int
-        How many.
-    timeout : float or None
-        How long to wait at most, in seconds.
-
-    Raises
-    ------
-    WaitTimeoutError
-        They have not come in time.
-    WaitError
-        They will not come; the message says why.
+    Shows progress, and then where the time went. A `WaitError` says why they will not come.
     """
     started, since = time.monotonic(), time.time()
     counts = await fleet.scheduler.counts()

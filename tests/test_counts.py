@@ -100,8 +100,9 @@ def test_who_looks_again_before_the_interval_is_over_asks_nothing(waiting, tool_
     monkeypatch.setattr(fleet.config, "seconds", lambda key: 3600.0)  # the poll interval
     waiting.jobs()
     tool_calls.forget()
-    for look in (waiting.jobs, waiting.jobs, lambda: repr(waiting)):
-        look()
+    for _ in range(2):
+        waiting.gateway.sync(waiting.fleet.look)
+        repr(waiting)
     assert tool_calls.calls == []
 
 

@@ -18,7 +18,8 @@ from ..scheduler.versions import NotifyingComm
 from ..worker.spec import KEYWORDS
 from ..worker.staging import remove_credentials
 from .calls import WorkerCalls
-from .gateway import CONNECTION, HTCGateway, finalize
+from .finalizing import finalize
+from .gateway import CONNECTION, HTCGateway
 
 
 class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ignore[misc]
@@ -41,6 +42,8 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
     ------
     ConfigError, ContainerError, CondorNotFoundError, StagingError, TemplateError
         Something that the workers need is not right; raised before the server is asked for anything.
+    CondorError, SchedulerError
+        By any method: the schedd cannot be asked; the cluster has ended, or its scheduler does not answer.
     """
 
     @functools.wraps(GatewayCluster.__init__)  # type: ignore[misc]

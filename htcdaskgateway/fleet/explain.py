@@ -60,10 +60,10 @@ _RESOURCES = {"cpus": "Cpus", "memory": "Memory", "disk": "Disk", "gpus": "GPUs"
 async def explain(fleet: Fleet) -> Explanation:
     """Return why jobs of `fleet` do not run.
 
-    Costs the shared look at the queue, one question to the scheduler and, where jobs wait, one
+    Costs a look at the queue, one question to the scheduler and, where jobs wait, one
     ``condor_q -better-analyze`` for each submit that they come from, for three at most.
     """
-    jobs = await fleet.look()
+    jobs = await fleet.look(max_age=0)
     findings = [await _with_output(fleet, await _with_use(fleet, finding)) for finding in _held(jobs)]
     findings += await _waiting(fleet, jobs)
     findings += await _absent(fleet, jobs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dask_gateway.client import GatewayWarning
 
-from ..condor.jobs import NAME_PREFIX, JobStatus, WorkerJob
+from ..condor.jobs import NAME_PREFIX, JobStatus, WorkerJob, WorkerJobs
 from ..errors import CondorError, StagingError
 from ..plain import plain
 from ..worker.staging import Staging
@@ -39,26 +39,34 @@ class WorkerLogs(dict[str, str]):
     The name is that of the first worker of a start of a job: ``htcondor-``, the job's id, the number of the start
     and the schedd. Workers that this start had beside it or later (``-2``, ``-3``) write into the same file. A job
     that HTCondor has started again has an entry for each start whose output is still there.
+
+    Attributes
+    ----------
+    why_empty : str
+        What is said where there is no entry.
     """
+
+    why_empty = "No worker has written anything yet."
 
     def __str__(self) -> str:
         if not self:
-            return "no worker has written anything yet"
+            return self.why_empty
         return "\n".join(f"==> {name} <==\n{plain(text).rstrip()}\n" for name, text in self.items())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         if not self:
-            return "<p>no worker has written anything yet</p>"
+            return f"<p>{html.escape(self.why_empty)}</p>"
         return "\n".join(
-            f"<details><summary>{html.escape(name)}</summary><pre>{html.escape(text)}</pre></details>"
+            f"<details><summary>{html.escape(name)}</summary>"
+            f"<pre style='white-space: pre-wrap; overflow-wrap: anywhere'>{html.escape(text)}</pre></details>"
             for name, text in self.items()
         )
 
 
 def read(staging: Staging, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what lies in the log directory, of all that ended or started again or these workers or jobs (``"16.0"``)."""
+    """Return what lies in the log directory: of all that ended or started again, or of these workers or jobs."""
     # Of spooled jobs it comes back to where they were submitted from.
     directory = staging.directory if staging.spec.spool else staging.logs
     wanted = _wanted(workers)
@@ -83,7 +91,7 @@ def read(staging: Staging, workers: Iterable[str] | str | None = None) -> Worker
 async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> WorkerLogs:
     """Return what the workers of `fleet` wrote, those of finished and of running jobs."""
     wanted = _wanted(workers)
-    jobs = await fleet.look()
+    jobs = await fleet.look(max_age=0)
     await fetch_spooled(fleet)
     logs = await asyncio.to_thread(read, fleet.staging, wanted)
     running = [
@@ -110,8 +118,19 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
                 return f"({error.message}: {error.stderr or error.hint})"
 
     for job, text in zip(running, await asyncio.gather(*map(tail, running)), strict=True):
-        logs[str(job.worker_name)] = text
+        logs[str(job.worker_name)] = text or "(The worker runs, but has written nothing yet.)\n"
+    logs.why_empty = _why_empty(jobs, wanted)
     return logs
+
+
+def _why_empty(jobs: WorkerJobs, wanted: set[str] | None) -> str:
+    if wanted is not None:
+        return f"Nothing has been written by {', '.join(sorted(wanted))}. The jobs: {jobs.live.summary()}."
+    if not jobs.live:
+        return "No worker has written anything yet: there are no worker jobs. scale(n) submits some."
+    return (
+        f"No worker has written anything yet. The jobs: {jobs.live.summary()}. explain() says why they do not run."
+    )
 
 
 async def fetch_spooled(fleet: Fleet) -> None:

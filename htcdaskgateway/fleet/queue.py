@@ -104,14 +104,21 @@ class Queue:
     async def look(self, max_age: float | None = None) -> WorkerJobs:
         """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
 
-        They may be `max_age` seconds old; by default as old as the configured ``poll-interval``.
+        They may be `max_age` seconds old; by default as old as the configured ``poll-interval``. With 0 they are from
+        after the call.
         """
         limit = config.seconds("condor.poll-interval") if max_age is None else max_age
-        if self._seen_at > self._changed_at and time.monotonic() - self._seen_at <= limit:
+        oldest = time.monotonic() - limit
+        if self._seen_at > self._changed_at and self._seen_at >= oldest:
             return self.seen
+        if self._looking is not None and not self._looking.done():
+            # One who gives up must not take the answer from the others.
+            jobs = await asyncio.shield(self._looking)
+            # It was asked for before; whoever waited with us may have asked again by now.
+            if max_age is None or self._seen_at >= oldest:
+                return jobs
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
-        # One who gives up must not take the answer from the others.
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> WorkerJobs:

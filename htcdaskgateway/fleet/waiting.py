@@ -41,13 +41,14 @@ async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
             jobs = await watch.look(counts)
             show(counts.joined, f"jobs: {jobs.summary()}")
             if timeout is not None and time.monotonic() - started > timeout:
+                jobs = await watch.last()
                 raise WaitTimeoutError(
                     f"after {timeout:g} s {counts.joined} of {n} workers have joined; jobs: {jobs.summary()}. "
                     "The jobs go on: wait again, or call cluster.explain() to see why they do not run"
                 )
             await asyncio.sleep(_PAUSE)
             counts = await fleet.scheduler.counts()
-        show(counts.joined, f"jobs: {fleet.seen.summary()}")
+        show(counts.joined, f"jobs: {(await watch.last()).summary()}")
     if spent := await time_spent(fleet, since):
         logger.info("%s", spent)
         tell(spent)
@@ -76,6 +77,14 @@ class _Watch:
         self._blind = False
         return jobs
 
+    async def last(self) -> WorkerJobs:
+        """Return the jobs as they are at the end of the wait; as last seen, if the schedd is away."""
+        try:
+            return await self.fleet.look(max_age=0)
+        except CondorError:
+            logger.warning("the queue cannot be read; its counts are those of before", exc_info=True)
+            return self.fleet.seen
+
     async def _look(self, counts: WorkerCounts) -> WorkerJobs:
         jobs = (await self.fleet.look()).live
         missing = self.fleet.staging.spec.jobs(self.n - max(counts.gateway, counts.gateway_wanted))
@@ -88,8 +97,6 @@ class _Watch:
         if overdue or (held and len(jobs) - held < needed):
             # An analysis costs HTCondor a look at the whole pool.
             self._analyze_at = time.monotonic() + _ANALYZE_AGAIN
-            # A job that was held may have been released since.
-            await self.fleet.look(max_age=0)
             why = await explain(self.fleet)
             live = len(why.jobs.live)
             if why.stuck and live - why.stuck < needed:

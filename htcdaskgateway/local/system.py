@@ -120,7 +120,7 @@ class LocalSystem(Startable):
             stack.close()
 
     def gateway(self, **kwargs: Any) -> Any:
-        """Give an `HTCGateway` connected to this system; keywords as of that class."""
+        """Return an `HTCGateway` connected to this system; keywords as of that class."""
         from dask_gateway.auth import BasicAuth
 
         from ..client.gateway import HTCGateway
@@ -133,7 +133,7 @@ class LocalSystem(Startable):
         return HTCGateway(**{**own, **kwargs})
 
     def _settings(self) -> dict[str, Any]:
-        """Give the dask configuration of a client: where the server is, and workers that fit this machine."""
+        """Return the dask configuration of a client: where the server is, and workers that fit this machine."""
         container = {}
         if self.pool is not None and self.pool.apptainer:
             container["htcdaskgateway.worker.container-command"] = str(Apptainer.find_or_install().program)
@@ -160,7 +160,7 @@ class LocalSystem(Startable):
 
 
 def _variable(key: str) -> str:
-    """Give the environment variable from which dask reads a key of its configuration."""
+    """Return the environment variable from which dask reads a key of its configuration."""
     return "DASK_" + key.upper().replace(".", "__").replace("-", "_")
 
 

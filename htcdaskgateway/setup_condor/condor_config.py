@@ -29,15 +29,7 @@ class Target:
 
 
 def choose_target(settings: Settings, bin_dir: Path) -> Target:
-    """Return where the configuration goes.
-
-    Parameters
-    ----------
-    settings : Settings
-        Where a path may be given.
-    bin_dir : pathlib.Path
-        The directory of HTCondor's tools, which may lie in a conda environment.
-    """
+    """Return where the configuration goes; HTCondor's tools in `bin_dir` may lie in a conda environment."""
     if settings.condor_config is not None:
         path = settings.condor_config
         return Target(path / FILE_NAME if path.is_dir() else path, "as you said")
@@ -53,13 +45,7 @@ def choose_target(settings: Settings, bin_dir: Path) -> Target:
 
 
 def render(settings: Settings) -> str:
-    """Return the block of configuration between its two marks.
-
-    Raises
-    ------
-    ConfigError, TemplateError
-        A value cannot be written into a configuration.
-    """
+    """Return the block of configuration between its two marks."""
     for name, value in settings.condor_settings.items():
         try:
             quote_config(name, value)

@@ -99,4 +99,4 @@ def test_output_stays_text_in_a_notebook() -> None:
     page = logs.WorkerLogs({"htcondor-1.0-1": "<img src=x onerror=alert(1)>"})._repr_html_()
     assert "<img" not in page
     assert "&lt;img" in page
-    assert "no worker" in str(logs.WorkerLogs())
+    assert "No worker" in str(logs.WorkerLogs())

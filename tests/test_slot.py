@@ -376,6 +376,8 @@ def test_a_call_that_needs_a_nanny_fails_at_once_where_there_is_none(cluster):
             client.register_plugin(PipInstall(["pip"], restart_workers=True))
         with pytest.raises(Exception, match="nanny=True"):
             client.run(os.getpid, nanny=True)
+        with pytest.raises(ValueError, match="nanny=True"):
+            client.restart_workers(list(client.nthreads()))
 
 
 def test_nanny_plugins_reach_workers_that_have_a_nanny(new_cluster, tmp_path):

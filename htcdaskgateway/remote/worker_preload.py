@@ -98,6 +98,8 @@ def set_up_worker(worker: Any) -> None:
     """Wrap what closes `worker`, and let it tell the scheduler when it was ready to join."""
     begun = time.time()
     worker.startup_information["htcdaskgateway"] = lambda _: {"begun": begun}
+    if not worker.nanny:  # words of Dask's client, where it asks for nannies
+        worker.startup_information["type"] = lambda _: "Worker (nanny=True gives it a nanny)"
     worker.security.__class__ = ProxySecurity
     close = worker.close
 

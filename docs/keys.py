@@ -34,7 +34,7 @@ def rendered() -> str:
         group = group if len(indent) > 2 else ""
         if value:
             comment = re.sub(r"<|\|", lambda special: "\\" + special[0], comment or "")
-            groups[group].append(f"| `{key}` | {'none' if value == 'null' else f'`{value}`'} | {comment} |")
+            groups[group].append(f"| `{key}` | `{value}` | {comment} |")
         else:
             groups.setdefault(key, [])
             group = key

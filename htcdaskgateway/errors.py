@@ -36,10 +36,6 @@ class ContainerError(HTCDaskGatewayError):
     """No worker could run in the container image that was asked for."""
 
 
-class ScaleError(HTCDaskGatewayError):
-    """The cluster could not be brought to the number of workers that was asked for."""
-
-
 class WaitError(HTCDaskGatewayError):
     """The workers that were waited for will not come."""
 

@@ -6,18 +6,19 @@ import asyncio
 import subprocess
 import sys
 
+import dask.config
 import pytest
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
-from htcdaskgateway.fleet import fleet
+from htcdaskgateway.fleet import fleet, reconcile
 from htcdaskgateway.worker import staging
 
 
 @pytest.fixture
 def waiting(tool_calls, stage, new_cluster, monkeypatch):
     """A cluster whose jobs wait for ever; nothing counts them again meanwhile."""
-    monkeypatch.setattr(fleet, "_SETTLE_AFTER", 3600.0)
+    monkeypatch.setattr(reconcile, "_FIRST_PAUSE", 3600.0)
     cluster = new_cluster(requirements="false")
     assert tool_calls.calls == []  # making a cluster asks HTCondor nothing
     return cluster
@@ -102,6 +103,15 @@ def test_who_looks_again_before_the_interval_is_over_asks_nothing(waiting, tool_
     for _ in range(2):
         waiting.gateway.sync(waiting.fleet.look)
         repr(waiting)
+    assert tool_calls.calls == []
+
+
+def test_repr_shows_what_was_last_seen_and_asks_nothing(waiting, tool_calls):
+    waiting.scale(2)
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
+        waiting.jobs()
+        tool_calls.forget()
+        assert "jobs: 0 running, 2 idle, 0 held" in repr(waiting)
     assert tool_calls.calls == []
 
 

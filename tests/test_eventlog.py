@@ -95,6 +95,10 @@ def test_a_plain_log() -> None:
     assert events[0].time == local("2026-11-25 01:56:52")
     assert [event.transfer for event in events[2:4]] == [Transfer.STARTED_IN, Transfer.FINISHED_IN]
     assert events[4].reason == "User requested the job to vacate"
+    of_25 = EVICTED.replace(
+        "User requested the job to vacate", "Reason: Job vacated by schedd\n\tCode 1004 Subcode 0"
+    )
+    assert parse_events(of_25)[0].reason == "Job vacated by schedd"
     assert events[5].reason == "Error from slot1_1@localhost: memory usage exceeded request_memory"
 
 

@@ -300,9 +300,14 @@ def test_what_a_closed_cluster_answers(gateway):
 def test_repr_counts_jobs_by_what_they_do(new_cluster, pool):
     cluster = new_cluster(requirements="HasNoSuchThing")
     cluster.scale(2)
+
+    def shown() -> str:
+        cluster.jobs()
+        return repr(cluster)
+
     pool.run("condor_hold", cluster.jobs()[0].id)
     with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
-        wait_until(lambda: "jobs: 0 running, 1 idle, 1 held" in repr(cluster), what=lambda: repr(cluster))
+        wait_until(lambda: "jobs: 0 running, 1 idle, 1 held" in shown(), what=shown)
         (held,) = [job for job in cluster.jobs() if job.hold_reason]
     assert held.hold_code == 1
     assert "condor_hold" in held.hold_reason

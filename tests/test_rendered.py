@@ -351,7 +351,7 @@ def test_environment_and_arguments_arrive_as_they_are(started):
         container_runtime="none",
         python=started.show,
         environment={**variables, "EMPTY": ""},
-        worker_extra_args=NASTY,
+        worker_extra_args=["--preload", "mine.py", *NASTY],
         interface="lo",
     )
     assert {name: environment[name] for name in variables} == variables

@@ -232,11 +232,25 @@ def test_only_this_machine_reaches_a_workers_http(cluster):
         ({"nanny": True, "worker_port": "10000"}, "too few ports"),
         ({"worker_extra_args": ["--nworkers", "2"]}, "processes"),
         ({"worker_extra_args": ["--nanny"]}, "nanny=True"),
+        ({"worker_extra_args": ["--nprocs", "2"]}, "processes"),
+        ({"worker_extra_args": ["--n-workers=2"]}, "processes"),
+        ({"worker_extra_args": ["--help"]}, "--help"),
+        ({"worker_extra_args": ["--listen-address", "tls://:0"]}, "worker_port"),
+        ({"worker_extra_args": ["--resources", "a=1", "--", "x"]}, "'--'"),
+        ({"worker_extra_args": ["--nworker", "2"]}, "knows no '--nworker'"),
+        ({"worker_extra_args": ["--nthreads 1"]}, "each word is a text of its own"),
+        ({"worker_extra_args": ["nthreads=1"]}, "knows no 'nthreads=1'"),
+        ({"worker_extra_args": ["--resources"]}, "--resources"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(keywords, told):
     with pytest.raises(ConfigError, match=told):
         WorkerSpec.from_keywords(**keywords)
+
+
+def test_arguments_of_dask_worker_and_of_its_preload_are_taken():
+    words = ["--lifetime", "1h", "--no-lifetime-restart", "--nthreads=1", "--preload", "mine.py", "--its-own", "3"]
+    assert WorkerSpec.from_keywords(worker_extra_args=words).worker_extra_args == tuple(words)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +50,4 @@ def test_what_the_page_shows_is_what_the_tutorial_prints() -> None:
     assert [text for text in SHOWN if text not in shown] == [], (
         "run it anew: jupyter execute --inplace docs/tutorial.ipynb"
     )
-    assert "/root" not in shown
-    assert "/home/" not in shown
+    assert pwd.getpwuid(os.getuid()).pw_dir not in shown, "it tells of whose machine it was run on"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -13,32 +12,26 @@ from typing import Any, ClassVar
 
 import aiohttp
 from dask_gateway import Gateway
-from dask_gateway.auth import BasicAuth, get_auth
-from dask_gateway.client import ClusterStatus, GatewayClusterError, GatewayServerError
-from distributed.core import rpc
+from dask_gateway.auth import BasicAuth
 
 from .. import config
-from ..errors import ConfigError, SchedulerError
+from ..condor.schedd import Condor
+from ..errors import ConfigError
+from ..fleet.queue import remove_jobs
+from ..worker.spec import KEYWORDS, WorkerSpec
+from ..worker.staging import check_cluster_name, remove_credentials
+from .ending import announce_end, why_ended
 from .resolving import LastingResolver
-
-logger = logging.getLogger(__name__)
 
 HTCONDOR = "htcondor"
 GATEWAY = "gateway"
 
-# How long the server may take to say what became of a cluster, in seconds.
-_REPORT_TIMEOUT = 10.0
-_UNREACHABLE = (aiohttp.ClientError, OSError, asyncio.TimeoutError, GatewayClusterError, GatewayServerError)
+CONNECTION = frozenset(["address", "proxy_address", "public_address", "auth", "asynchronous", "loop"])
+"""What says which server is asked, and from which event loop; the keywords of `HTCGateway`."""
 
 
 def check_worker_type(worker_type: str) -> str:
-    """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``.
-
-    Raises
-    ------
-    ConfigError
-        It is not.
-    """
+    """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``."""
     if worker_type not in (HTCONDOR, GATEWAY):
         raise ConfigError(f"worker_type={worker_type!r}: it is {HTCONDOR!r} or {GATEWAY!r}")
     return worker_type
@@ -61,34 +54,20 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         What `new_cluster` and `connect` make.
     """
 
+    auth: Any
     cluster_cls: ClassVar[Any]  # cluster.py sets it; this package's __init__ imports both
 
-    def __init__(
-        self,
-        address: str | None = None,
-        proxy_address: str | int | None = None,
-        public_address: str | None = None,
-        auth: Any = None,
-        asynchronous: bool = False,
-        loop: Any = None,
-    ) -> None:
+    @functools.wraps(Gateway.__init__)  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         config.load_dotenv()
         self._submitted: dict[str, dict[str, Any]] = {}
         self._adapted: dict[str, Any] = {}
         self._resolver = LastingResolver()
         self._session: aiohttp.ClientSession | None = None
-        auth = get_auth(auth)
+        super().__init__(*args, **kwargs)
         password = os.environ.get("DASK_GATEWAY_PASSWORD")
-        if type(auth) is BasicAuth and not auth.password and password:
-            auth = BasicAuth(auth.username, password)
-        super().__init__(
-            address=address,
-            proxy_address=proxy_address,
-            public_address=public_address,
-            auth=auth,
-            asynchronous=asynchronous,
-            loop=loop,
-        )
+        if type(self.auth) is BasicAuth and not self.auth.password and password:
+            self.auth = BasicAuth(self.auth.username, password)
 
     def __repr__(self) -> str:
         return f"HTCGateway<{self.address}>"
@@ -152,14 +131,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             await cluster._stop_internal(shutdown=False)
 
     def _settings(self) -> dict[str, Any]:
-        return {
-            "address": self.address,
-            "proxy_address": self.proxy_address,
-            "public_address": self._public_address,
-            "auth": self.auth,
-            "asynchronous": self.asynchronous,
-            "loop": self.loop,
-        }
+        own = {name: getattr(self, name) for name in CONNECTION - {"public_address"}}
+        return {**own, "public_address": self._public_address}
 
     def new_cluster(self, cluster_options: Any = None, shutdown_on_close: bool = True, **kwargs: Any) -> Any:
         """Ask for a new cluster and wait for its scheduler.
@@ -183,8 +156,6 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         )
 
     async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
-        from ..worker.spec import KEYWORDS, WorkerSpec
-
         worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
         WorkerSpec.from_keywords(**worker)
         name = await super()._submit(cluster_options=cluster_options, **kwargs)
@@ -214,62 +185,17 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         )
 
     async def _stop_cluster(self, cluster_name: str) -> None:
-        from ..condor.schedd import Condor
-        from ..fleet.queue import remove_jobs
-        from ..worker.staging import check_cluster_name, remove_credentials
-
         check_cluster_name(cluster_name)
         await self._leave(cluster_name)
-        schedd = await self._announce_end(cluster_name)
+        schedd = await announce_end(self, cluster_name)
         try:
             await remove_jobs(Condor(), cluster_name, schedd)
         finally:
             await super()._stop_cluster(cluster_name)
         remove_credentials(cluster_name)
 
-    async def _announce_end(self, cluster_name: str) -> str:
-        """Tell all clients of a cluster that it ends, so that none submits any more; return its schedd's name."""
-        from ..condor.schedd import check_schedd
-        from ..scheduler.link import SCHEDD, SchedulerLink
-        from ..worker.staging import noted_schedd
-
-        known = noted_schedd(cluster_name)
-        try:
-            report = await asyncio.wait_for(self._cluster_report(cluster_name), _REPORT_TIMEOUT)
-        except (ValueError, *_UNREACHABLE) as error:  # jobs may be all that is left of it
-            logger.info("the gateway does not tell where the scheduler of %s is: %s", cluster_name, error)
-            return known
-        if report.status is not ClusterStatus.RUNNING or report.security is None:
-            return known
-        comm = rpc(report.scheduler_address, connection_args=report.security.get_connection_args("client"))
-        try:
-            link = SchedulerLink(comm, functools.partial(self._ending, cluster_name))
-            known = check_schedd(await link.noted(SCHEDD, timeout=_REPORT_TIMEOUT)) or known
-            await link.note_closing()
-        except SchedulerError as error:
-            logger.info("the end of %s could not be announced: %s", cluster_name, error)
-        finally:
-            await comm.close_rpc()
-        return known
-
     async def _ending(self, cluster_name: str) -> str | None:
-        """Return in words why a cluster has ended, as far as the server tells; None if it has not, or who knows."""
-        try:
-            report = await asyncio.wait_for(self._cluster_report(cluster_name), _REPORT_TIMEOUT)
-        except ValueError:
-            return f"the cluster {cluster_name} has ended: the gateway does not know it any more"
-        except _UNREACHABLE as error:
-            logger.info("the gateway does not tell what became of %s: %s", cluster_name, error)
-            return None
-        at = f" at {report.stop_time:%H:%M:%S}" if report.stop_time else ""
-        if report.status is ClusterStatus.FAILED:
-            return f"the cluster {cluster_name} has failed{at}; the gateway's logs say why"
-        if report.status in (ClusterStatus.STOPPING, ClusterStatus.STOPPED):
-            return (
-                f"the cluster {cluster_name} has ended: the gateway has stopped it{at}, after its idle timeout, or "
-                "because some client or an administrator said so"
-            )
-        return None
+        return await why_ended(self, cluster_name)
 
     def scale_cluster(
         self, cluster_name: str, n: int | None = None, worker_type: str = HTCONDOR, **kwargs: Any
@@ -329,15 +255,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         FleetAdaptive or Bounds or None
             An object with ``minimum`` and ``maximum``; None for ``active=False``.
         """
-        return self.sync(
-            self._adapt_cluster,
-            cluster_name,
-            minimum,
-            maximum,
-            active=active,
-            worker_type=worker_type,
-            **settings,
-        )
+        return self.sync(self._adapt_cluster, cluster_name, minimum, maximum, active, worker_type, **settings)
 
     async def _adapt_cluster(
         self,

@@ -148,7 +148,8 @@ def _reason(kind: EventType, body: list[str]) -> str:
     if kind is EventType.EVICTED:
         after = [place for place, line in enumerate(body) if line.endswith("Run Bytes Received By Job")]
         said = body[after[0] + 1] if after and after[0] + 1 < len(body) else ""
-        return "" if said.startswith("Partitionable Resources") else said
+        # HTCondor 25 puts a word before it.
+        return "" if said.startswith("Partitionable Resources") else said.removeprefix("Reason: ")
     return ""
 
 

@@ -46,13 +46,7 @@ class Bounds:
 
     @classmethod
     def of(cls, minimum: Any = None, maximum: Any = None) -> Bounds:
-        """Return the bounds a user gave; None stands for dask's ``distributed.adaptive.minimum`` and ``maximum``.
-
-        Raises
-        ------
-        ConfigError
-            They are not whole numbers, or negative, or the minimum is above the maximum.
-        """
+        """Return the bounds a user gave; None stands for ``distributed.adaptive.minimum`` and ``maximum``."""
         given = f"adapt(minimum={minimum!r}, maximum={maximum!r})"
         low = dask.config.get("distributed.adaptive.minimum") if minimum is None else minimum
         high = dask.config.get("distributed.adaptive.maximum") if maximum is None else maximum
@@ -76,13 +70,7 @@ def _whole(value: Any) -> int:
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of `distributed.deploy.Adaptive` if they are such.
-
-    Raises
-    ------
-    ConfigError
-        There is no such setting, or its value cannot be used.
-    """
+    """Return settings of `distributed.deploy.Adaptive` if they are such."""
     for name, value in settings.items():
         if name in ("interval", "target_duration"):
             config.parse_seconds(value, f"adapt({name}=…): {name}")
@@ -100,13 +88,6 @@ class FleetView:
     Jobs that wait have been asked for and have not arrived. A job that starts counts as arrived, so that it is left
     in peace until its worker has joined. Jobs that are held bring no worker: each is made up for by another, but no
     more of them than are wanted at all, lest a failure that holds every job brings new ones without end.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The jobs.
-    loop : tornado.ioloop.IOLoop
-        The loop they are managed on.
     """
 
     status = Status.running
@@ -174,24 +155,8 @@ class FleetView:
 class FleetAdaptive(Adaptive):  # type: ignore[misc]
     """Adaptive scaling of one cluster's HTCondor workers; what `HTCGatewayCluster.adapt` returns.
 
-    It can be awaited, and is then in force. ``stop()`` ends it.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The jobs.
-    loop : tornado.ioloop.IOLoop
-        The loop it runs on.
-    bounds : Bounds
-        How few and how many workers there may be.
-    **settings
-        ``interval``, ``wait_count`` and ``target_duration`` of `distributed.deploy.Adaptive`; what is not given
-        comes from dask's configuration, ``distributed.adaptive.*``.
-
-    Attributes
-    ----------
-    minimum, maximum : int or float
-        The bounds.
+    It can be awaited, and is then in force. ``stop()`` ends it. ``minimum`` and ``maximum`` are the bounds; the
+    settings are ``interval``, ``wait_count`` and ``target_duration`` of `distributed.deploy.Adaptive`.
     """
 
     def __init__(self, fleet: Fleet, loop: Any, bounds: Bounds, **settings: Any) -> None:

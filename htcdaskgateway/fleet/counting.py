@@ -21,13 +21,7 @@ _MEANT = {
 
 
 def check_count(n: Any, call: str = "scale", what: str = "workers") -> int:
-    """Return `n`, of whatever integer type, if it is a number of workers.
-
-    Raises
-    ------
-    ConfigError
-        It is not.
-    """
+    """Return `n`, of whatever integer type, if it is a number of workers."""
     try:
         count = -1 if isinstance(n, bool) else operator.index(n)
     except TypeError:
@@ -38,22 +32,7 @@ def check_count(n: Any, call: str = "scale", what: str = "workers") -> int:
 
 
 def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
-    """Return how many jobs are asked for, rounded up to whole jobs.
-
-    Parameters
-    ----------
-    spec : WorkerSpec
-        What one job has.
-    n : int, optional
-        The number of workers.
-    **amounts
-        In its place ``jobs``, ``cores`` (CPUs in all) or ``memory`` (bytes in all, read as a worker's).
-
-    Raises
-    ------
-    ConfigError
-        Not just one number is given, or it is none.
-    """
+    """Return how many jobs `n` workers are, or ``jobs``, ``cores`` or ``memory`` in its place, rounded up."""
     unknown = sorted(amounts.keys() - set(_AMOUNTS))
     if unknown:
         raise ConfigError(_no_such(unknown[0], amounts[unknown[0]]))

@@ -62,11 +62,6 @@ async def explain(fleet: Fleet) -> Explanation:
 
     Costs a look at the queue, one question to the scheduler and, where jobs wait, one
     ``condor_q -better-analyze`` for each submit that they come from, for three at most.
-
-    Raises
-    ------
-    CondorError
-        The queue could not be read.
     """
     jobs = await fleet.look(max_age=0)
     findings = [await _with_output(fleet, await _with_use(fleet, finding)) for finding in _held(jobs)]

@@ -3,80 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-import warnings
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 from dask_gateway.client import GatewayWarning
 
 from .. import config
-from ..condor import materialization
 from ..condor.jobs import JobId, JobStatus, WorkerJob, WorkerJobs
-from ..condor.schedd import Condor
-from ..errors import ClusterEndedError, HTCDaskGatewayError, ScaleError, SchedulerError
-from ..scheduler.link import SchedulerLink
-from ..worker.staging import Staging
-from .queue import Queue
+from ..display.warn import warn
+from ..errors import SchedulerError
+from .reconcile import Reconciling
 
 logger = logging.getLogger(__name__)
 
-_OVER = "the cluster is being shut down"
-_ROUNDS = 5
-_SETTLE_AFTER = 1.0
-_SETTLE_PAUSE = 16.0
 
-
-class Fleet(Queue):
-    """The worker jobs of one cluster.
-
-    Parameters
-    ----------
-    condor : Condor
-        The schedd that holds them, and the only record of them.
-    staging : Staging
-        Where they are submitted from.
-    scheduler : SchedulerLink
-        The cluster's scheduler.
-    schedd : str, optional
-        The name of the schedd that holds the cluster's jobs, where another client has noted it.
-    """
-
-    def __init__(self, condor: Condor, staging: Staging, scheduler: SchedulerLink, *, schedd: str = "") -> None:
-        super().__init__(condor, staging, scheduler, schedd)
-        self._over = self._dropped = False
-        self._submitting: asyncio.Task[tuple[int, int]] | None = None
-        self._settling: asyncio.Task[None] | None = None
-        self._scaling = asyncio.Lock()
-        self._closing = asyncio.Event()
-        # Until then a submit whose outcome is unknown may yet bring jobs.
-        self._unsure_until = -float("inf")
+class Fleet(Reconciling):
+    """The worker jobs of one cluster."""
 
     async def scale(self, n: int, *, grow_only: bool = False) -> None:
-        """Bring the cluster to `n` worker jobs. Jobs that wait or are held count: they have been asked for.
+        """Bring the cluster to `n` worker jobs; `grow_only`: leave it at more, where there are more.
 
-        Parameters
-        ----------
-        n : int
-            The number that is wanted; asking for it again changes nothing.
-        grow_only : bool
-            Leave it at more, where there are more.
-
-        Raises
-        ------
-        HTCDaskGatewayError
-            It could not be done. What was reached is what the schedd holds; scaling again is safe.
+        Jobs that wait or are held count: they have been asked for. Scaling again is safe, also after an error.
         """
-        await self._stop_settling()
+        await self._stop_reconciling()
         submitted = False
         async with self._alone():
             try:
                 await self.scheduler.note(wanted=n)
                 live = await self._count()
                 if not grow_only:
-                    live = await self._unmake(live, n)
+                    live = await self._stop_factories(live, n)
                 if len(live) < n:
                     submitted = True
                     await self._submit(n - len(live))
@@ -87,27 +44,17 @@ class Fleet(Queue):
             finally:
                 # Another client may have done the same at this moment.
                 if submitted or time.monotonic() < self._unsure_until:
-                    self._settling = asyncio.ensure_future(self._settle())
+                    self._reconciling = asyncio.ensure_future(self._reconcile())
 
     async def shrink(self, workers: Iterable[str], waiting: int = 0) -> None:
-        """Remove `waiting` of the jobs that wait, and of these workers those that process nothing.
+        """Remove `waiting` jobs that wait or are held, at most, and of these workers those that process nothing.
 
-        Parameters
-        ----------
-        workers : iterable of str
-            Names of workers; one that has got work by now stays, and so does one whose data cannot be moved.
-        waiting : int
-            How many of the jobs that wait or are held, at most.
-
-        Raises
-        ------
-        HTCDaskGatewayError
-            It could not be done.
+        A worker that has got work by now stays, and so does one whose data cannot be moved.
         """
-        await self._stop_settling()
+        await self._stop_reconciling()
         async with self._alone():
             before = (await self._look()).live
-            live = await self._unmake(before, len(before) - waiting)
+            live = await self._stop_factories(before, len(before) - waiting)
             waiting -= len(before) - len(live)
             if waiting < 0:
                 await self._submit(-waiting)
@@ -115,80 +62,6 @@ class Fleet(Queue):
             idle = [job for job in live if job.id in named and job.worker_name]
             await self._release([*_waiting_first(live)[: max(0, waiting)], *idle], force=False, unoccupied=True)
             await self.scheduler.note(wanted=len((await self.look()).live))
-
-    async def _unmake(self, live: WorkerJobs, n: int) -> WorkerJobs:
-        """Where there are more than `n` jobs, stop factories that have jobs to make, the newest first.
-
-        Returns the jobs that remain. They may be fewer than `n`, because a factory stops as a whole.
-        """
-        unmade = Counter(job.id.cluster for job in live.having(JobStatus.UNMATERIALIZED))
-        surplus = len(live) - n
-        for cluster in sorted(unmade, reverse=True):
-            if surplus > 0:
-                with self._change():
-                    await materialization.stop(self.condor, cluster)
-                surplus -= unmade[cluster]
-        # Some may have been made meanwhile.
-        return (await self._look()).live if unmade and len(live) > n else live
-
-    @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Scale while nobody else of this client does, nor a submit is under way whose caller has given up."""
-        async with self._scaling:
-            await self._await_submit()
-            yield
-
-    async def _await_submit(self) -> None:
-        if self._submitting is not None and not self._submitting.done():
-            if self._over and self.staging.spec.spool:
-                # It may take hours. Its jobs are in the queue already, and are removed with the others.
-                self._dropped = self._submitting.cancel()
-            await asyncio.wait([self._submitting])
-
-    async def _submit(self, count: int) -> None:
-        spec = self.staging.spec
-        await self.scheduler.check_open()
-        self.staging.check()
-        await self._note_schedd()
-        if self._over:
-            raise ClusterEndedError(_OVER)
-        limit = self.staging.spool_limit(count) if spec.spool else self.condor.timeout
-        submit = self.condor.submit(
-            self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool, timeout=limit
-        )
-        # Of its own: were it killed with who asked for it, its jobs might come after they have been removed.
-        self._submitting = asyncio.ensure_future(submit)
-        self._submitting.add_done_callback(self._submitted)
-        try:
-            cluster_id, queued = await (self._submitting if spec.spool else asyncio.shield(self._submitting))
-        except BaseException:
-            # What the schedd has got already may be carried out after the next count.
-            self._unsure_until = time.monotonic() + limit
-            if self._dropped:
-                raise ClusterEndedError(_OVER) from None
-            raise
-        await self._check_wanted(cluster_id)
-        logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
-        if queued != count:
-            raise ScaleError(f"{count} worker jobs were asked for, but HTCondor queued {queued}")
-
-    def _submitted(self, task: asyncio.Task[tuple[int, int]]) -> None:
-        self._changed_at = time.monotonic()
-        if not task.cancelled():
-            task.exception()  # its caller, if there is one still, has it
-
-    async def _check_wanted(self, cluster_id: int) -> None:
-        """Remove the jobs of a submit that has come while somebody shut the cluster down."""
-        if self._over:  # this client itself, which removes all jobs now
-            raise ClusterEndedError(_OVER)
-        try:
-            await self.scheduler.check_open()
-        except ClusterEndedError:
-            with self._change():
-                await self.condor.remove(f"{self.constraint} && ClusterId == {cluster_id}")
-            raise
-        except SchedulerError as error:  # jobs that find no scheduler leave
-            logger.warning("whether the cluster still runs is not known: %s", error)
 
     async def _shrink(self, live: WorkerJobs, n: int) -> None:
         surplus = len(live) - n
@@ -227,15 +100,14 @@ class Fleet(Queue):
         if force:
             await self._remove(joined[name] for name in kept)
         elif kept and not unoccupied:
-            warnings.warn(
+            warn(
                 f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
                 f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes them with their results.",
                 GatewayWarning,
-                stacklevel=2,
             )
-        await self._see_off(set(joined.values()).difference(joined[name] for name in kept))
+        await self._wait_gone(set(joined.values()).difference(joined[name] for name in kept))
 
-    async def _see_off(self, ids: Iterable[JobId]) -> None:
+    async def _wait_gone(self, ids: Iterable[JobId]) -> None:
         """Wait until the jobs of retired workers have left the queue, and remove those that do not."""
         deadline = time.monotonic() + config.seconds("retire-grace")
         pause = 0.2
@@ -245,67 +117,6 @@ class Fleet(Queue):
             pause = min(2 * pause, 2.0)
             staying &= {job.id for job in (await self._look()).live}
         await self._remove(staying)
-
-    async def _settle(self) -> None:
-        """Count again, and end the disagreement of two clients that have scaled at the same moment.
-
-        Each looks after it has submitted, so the one that looks last sees all jobs. Both remove the same jobs,
-        those with the highest ids, and "no such job" is as good; what counts is the number asked for last. After
-        a submit of unknown outcome this goes on until its jobs cannot arrive any more.
-        """
-        trimmed = False
-        pause = _SETTLE_AFTER
-        await asyncio.sleep(pause)
-        rounds = 0
-        while rounds < _ROUNDS or time.monotonic() < self._unsure_until:
-            rounds += 1
-            try:
-                agreed, trimmed = await self._agree(trimmed)
-            except HTCDaskGatewayError as error:
-                # Nobody waits for this task; the next scale() counts again and raises what is still wrong.
-                logger.warning("the worker jobs could not be counted again: %s", error)
-                agreed = True
-            if agreed and time.monotonic() >= self._unsure_until:
-                return
-            pause = min(2 * pause, _SETTLE_PAUSE) if agreed else _SETTLE_AFTER
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), pause)
-
-    async def _agree(self, trimmed: bool) -> tuple[bool, bool]:
-        """Bring the jobs nearer to the number that was asked for last; return whether they agree, and `trimmed`."""
-        async with self._alone():
-            wanted = await self.scheduler.noted("wanted")
-            live = (await self._look()).live
-            if wanted is None or len(live) == wanted or (len(live) < wanted and not trimmed):
-                return True, trimmed
-            if len(live) < wanted:
-                await self._submit(wanted - len(live))
-                return False, trimmed
-            logger.warning(
-                "%d worker jobs where %d are wanted: another client scales too, or a submit came late",
-                len(live),
-                wanted,
-            )
-            live = await self._unmake(live, wanted)
-            await self._remove([job.id for job in live[wanted:]])
-            return False, True
-
-    async def _stop_settling(self) -> None:
-        task, self._settling = self._settling, None
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def close(self) -> None:
-        """End what runs in the background. A count that is still owed is made now."""
-        task, self._settling = self._settling, None
-        if task is not None:
-            self._unsure_until = -float("inf")
-            self._closing.set()
-            await asyncio.wait([task])
-        if self._looking is not None and not self._looking.done():
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
 
     async def abandon(self) -> None:
         """End what runs in the background; the jobs are about to be removed.
@@ -319,7 +130,7 @@ class Fleet(Queue):
             await self._read_schedd()
         except SchedulerError as error:
             logger.info("that the cluster ends could not be noted: %s", error)
-        await self._stop_settling()
+        await self._stop_reconciling()
         await self._await_submit()
         await self.close()
 

@@ -63,15 +63,7 @@ def joins_file(directory: Path) -> Path:
 
 
 async def keep_joins(link: SchedulerLink, directory: Path) -> list[Join]:
-    """Return what the scheduler has told, and write it into the staging directory.
-
-    Raises
-    ------
-    SchedulerError
-        The scheduler did not answer.
-    StagingError
-        It cannot be written.
-    """
+    """Return what the scheduler has told, and write it into the staging directory."""
     data = await link.noted(JOINS, [])
     joins = Join.from_data(data)
     if joins:
@@ -88,13 +80,7 @@ async def keep_last_joins(link: SchedulerLink, directory: Path) -> None:
 
 
 def read_joins(directory: Path) -> list[Join]:
-    """Return what was written last; nothing, if nothing was.
-
-    Raises
-    ------
-    StagingError
-        The file cannot be read.
-    """
+    """Return what was written last; nothing, if nothing was."""
     path = joins_file(directory)
     try:
         return Join.from_data(json.loads(path.read_text(encoding="utf-8")))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from dask_gateway.client import GatewayWarning
 
 from ..condor.jobs import NAME_PREFIX, JobStatus, WorkerJob, WorkerJobs
+from ..display.warn import warn
 from ..errors import CondorError, StagingError
 from ..plain import plain
 from ..worker.staging import Staging
@@ -66,20 +66,7 @@ class WorkerLogs(dict[str, str]):
 
 
 def read(staging: Staging, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what lies in the log directory: the output of jobs that have ended or were started again.
-
-    Parameters
-    ----------
-    staging : Staging
-        The cluster's staging directory.
-    workers : str or iterable of str, optional
-        The names of workers or the ids of jobs (``"16.0"``) to return; by default all.
-
-    Raises
-    ------
-    StagingError
-        A file cannot be read.
-    """
+    """Return what lies in the log directory, of all, or of these workers or jobs (``"16.0"``)."""
     # Of spooled jobs it comes back to where they were submitted from.
     directory = staging.directory if staging.spec.spool else staging.logs
     wanted = _wanted(workers)
@@ -102,22 +89,7 @@ def read(staging: Staging, workers: Iterable[str] | str | None = None) -> Worker
 
 
 async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what the workers of `fleet` wrote, those of finished and of running jobs.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The jobs.
-    workers : str or iterable of str, optional
-        As for `read`.
-
-    Raises
-    ------
-    CondorError
-        The queue could not be read, or spooled output not be fetched.
-    StagingError
-        A file cannot be read.
-    """
+    """Return what the workers of `fleet` wrote, those of finished and of running jobs."""
     wanted = _wanted(workers)
     jobs = await fleet.look(max_age=0)
     await fetch_spooled(fleet)
@@ -128,11 +100,10 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
         if job.worker_name not in logs and (wanted is None or wanted & {str(job.id), _start(str(job.worker_name))})
     ]
     if wanted is None and len(running) > _TAILED:
-        warnings.warn(
+        warn(
             f"the output of {_TAILED} of {len(running)} running workers is shown; name the others to see theirs, "
             f'as in logs("{running[_TAILED].id}")',
             GatewayWarning,
-            stacklevel=2,
         )
         running = running[:_TAILED]
     gate = asyncio.Semaphore(_AT_ONCE)

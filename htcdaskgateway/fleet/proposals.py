@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import dask.config
 
 from ..display.table import duration
 from ..worker.units import MIB, rounded_bytes
-
-if TYPE_CHECKING:
-    from .usage import Usage
+from .job_usage import Totals
 
 _GIB = 2**30
 # Less is not worth a change of the request.
@@ -20,7 +17,7 @@ _SHORTEST = 300.0
 """How long jobs must have run for a proposal, in seconds: HTCondor measures them now and then only."""
 
 
-def propose(usage: Usage) -> list[str]:
+def propose(usage: Totals) -> list[str]:
     """Return what to ask for next time, in words; one sentence says so where the request is right."""
     measured = [job for job in usage.jobs if job.seconds >= _SHORTEST]
     if not measured:
@@ -37,7 +34,7 @@ def propose(usage: Usage) -> list[str]:
     return found or ["The request fits what was used."]
 
 
-def _memory(usage: Usage) -> list[str]:
+def _memory(usage: Totals) -> list[str]:
     asked, used = max(job.memory for job in usage.jobs), usage.memory_used
     if not asked or not used:
         return []
@@ -56,7 +53,7 @@ def _memory(usage: Usage) -> list[str]:
     return []
 
 
-def _cores(usage: Usage) -> list[str]:
+def _cores(usage: Totals) -> list[str]:
     worked = [job for job in usage.jobs if job.cores_used is not None]
     seconds = sum(job.seconds for job in worked)
     asked = max((job.cpus for job in worked), default=0.0)
@@ -73,7 +70,7 @@ def _cores(usage: Usage) -> list[str]:
     ]
 
 
-def _disk(usage: Usage) -> list[str]:
+def _disk(usage: Totals) -> list[str]:
     asked, used = max(job.disk for job in usage.jobs), usage.disk_used
     if not asked or not used or asked <= 2 * _GIB or _round_up(1.5 * used) > _WORTH * asked:
         return []

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..condor.jobs import (
 )
 from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor, check_schedd, same_schedd
+from ..display.warn import warn
 from ..errors import CondorError, SchedulerError
 from ..scheduler.link import SCHEDD, SchedulerLink
 from ..worker.staging import Staging, note_schedd
@@ -69,19 +69,8 @@ def clusters_constraint(clusters: Collection[str]) -> str:
 async def remove_jobs(condor: Condor, cluster: str, schedd: str = "") -> None:
     """Remove all jobs of the Dask cluster `cluster`, whoever has submitted them from this account.
 
-    Parameters
-    ----------
-    condor : Condor
-        The command line for the schedd that is configured here.
-    cluster : str
-        The cluster's name.
-    schedd : str, optional
-        The name of the schedd that holds the jobs, where it is known.
-
-    Raises
-    ------
-    CondorError
-        They could not be removed; the message says which may remain and how to remove them by hand.
+    `condor` leads to the schedd that is configured here; `schedd` names the one that holds the jobs, if it is
+    known. An error says which may remain and how to remove them by hand.
     """
     constraint = cluster_constraint(cluster)
     try:
@@ -115,16 +104,8 @@ class Queue:
     async def look(self, max_age: float | None = None) -> WorkerJobs:
         """Return the cluster's jobs as the schedd has them; everyone who asks at once shares one ``condor_q``.
 
-        Parameters
-        ----------
-        max_age : float, optional
-            How old the answer may be, in seconds; the configured ``poll-interval`` if not given. With 0 it is from
-            after the call.
-
-        Raises
-        ------
-        CondorError
-            The queue could not be read.
+        They may be `max_age` seconds old; by default as old as the configured ``poll-interval``. With 0 they are
+        from after the call.
         """
         limit = config.seconds("condor.poll-interval") if max_age is None else max_age
         oldest = time.monotonic() - limit
@@ -210,11 +191,10 @@ class Queue:
             more = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
             # The time, lest Python takes a second hold of the same job for the first.
             at = time.strftime("%H:%M:%S", time.localtime(jobs[-1].since))
-            warnings.warn(
+            warn(
                 f"worker jobs on hold since {at}: {', '.join(str(job.id) for job in jobs[:3])}{more}. "
                 f"HTCondor's reason: {jobs[0].hold_reason}",
                 GatewayWarning,
-                stacklevel=2,
             )
 
     @contextlib.contextmanager

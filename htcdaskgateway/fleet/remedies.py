@@ -12,7 +12,7 @@ from ..condor.schedd import Condor
 from ..errors import CondorError
 from ..worker.spec import WorkerSpec
 from ..worker.units import KIB, MIB, rounded_bytes
-from .usage import ATTRIBUTES, JobUsage
+from .job_usage import ATTRIBUTES, JobUsage
 
 logger = logging.getLogger(__name__)
 

@@ -160,13 +160,7 @@ class Timeline:
 
 
 def event_log(staging: Staging) -> Path:
-    """Return the event log that the cluster's submit description names.
-
-    Raises
-    ------
-    StagingError
-        There is no submit description, or it names no log that can be found.
-    """
+    """Return the event log that the cluster's submit description names."""
     try:
         text = staging.description.read_text(encoding="utf-8")
     except OSError as error:
@@ -178,20 +172,7 @@ def event_log(staging: Staging) -> Path:
 
 
 def read_timeline(staging: Staging, until: float | None = None) -> Timeline:
-    """Return the timeline of a cluster from what lies on this machine; nobody is asked.
-
-    Parameters
-    ----------
-    staging : Staging
-        The cluster's staging directory.
-    until : float, optional
-        When it ends, in seconds since the epoch; with the last event if not given.
-
-    Raises
-    ------
-    StagingError
-        There is no event log, or it cannot be read.
-    """
+    """Return a cluster's timeline until its last event or `until`, from what lies here; nobody is asked."""
     path = event_log(staging)
     if not path.exists():
         if re.search(r"^leave_in_queue\s*=", staging.description.read_text(encoding="utf-8"), re.M):
@@ -204,15 +185,7 @@ def read_timeline(staging: Staging, until: float | None = None) -> Timeline:
 
 
 async def look_back(fleet: Fleet) -> Timeline:
-    """Return the timeline of a cluster that runs. Its scheduler is asked who joined; the schedd is asked nothing.
-
-    Raises
-    ------
-    CondorError
-        The event log of spooled jobs could not be fetched.
-    StagingError
-        There is no event log, or it cannot be read.
-    """
+    """Return the timeline of a cluster that runs; its scheduler is asked who joined, and the schedd nothing."""
     await fetch_spooled(fleet)
     try:
         await keep_joins(fleet.scheduler, fleet.staging.directory)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import warnings
 
 from dask_gateway.client import GatewayWarning
 
 from .. import config
 from ..condor.jobs import SPOOLING, JobStatus, WorkerJobs
 from ..display.progress import progress, tell
+from ..display.warn import warn
 from ..errors import CondorError, WaitError, WaitTimeoutError
 from ..scheduler.link import ADAPTIVE, WorkerCounts
 from .explain import explain
@@ -27,23 +27,9 @@ _ANALYZE_AGAIN = 60.0
 
 
 async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
-    """Wait until the cluster has `n` workers, of whatever kind; shows progress, and then where the time went.
+    """Wait until the cluster has `n` workers, of whatever kind, for `timeout` seconds at most.
 
-    Parameters
-    ----------
-    fleet : Fleet
-        The cluster's jobs.
-    n : int
-        How many.
-    timeout : float or None
-        How long to wait at most, in seconds.
-
-    Raises
-    ------
-    WaitTimeoutError
-        They have not come in time.
-    WaitError
-        They will not come; the message says why.
+    Shows progress, and then where the time went. A `WaitError` says why they will not come.
     """
     started, since = time.monotonic(), time.time()
     counts = await fleet.scheduler.counts()
@@ -130,9 +116,8 @@ class _Watch:
             return
         self._warned = True
         most = f"adaptive scaling makes {adaptive['maximum']} at most" if adaptive else "nothing makes more"
-        warnings.warn(
+        warn(
             f"{self.n} workers are waited for, but there are {len(jobs)} worker jobs ({jobs.summary()}), "
             f"and {most}; call scale({missing})",
             GatewayWarning,
-            stacklevel=2,
         )

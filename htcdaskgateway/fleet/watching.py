@@ -16,11 +16,6 @@ async def view_of(fleet: Fleet) -> View:
     """Return what is shown of the cluster now.
 
     Costs the shared look at the queue and one question to the scheduler.
-
-    Raises
-    ------
-    SchedulerError
-        The cluster has ended.
     """
     note = ""
     try:

@@ -71,11 +71,17 @@ _NOT_EXTRA = {
 }
 # Arguments of dask worker by which it would not be its job's one worker, or not join, and what to use instead.
 _NOT_FOR_WORKER = {
+    "--": None,
+    "--contact-address": None,
     "--death-timeout": "death_timeout",
+    "--help": None,
+    "--listen-address": "worker_port and interface",
+    "--n-workers": "processes",
     "--name": None,
     "--nanny": "nanny=True",
     "--nanny-port": "worker_port",
     "--no-nanny": "nanny=False",
+    "--nprocs": "processes",
     "--nworkers": "processes",
     "--preload-nanny": None,
     "--scheduler-file": None,
@@ -83,6 +89,7 @@ _NOT_FOR_WORKER = {
     "--tls-ca-file": None,
     "--tls-cert": None,
     "--tls-key": None,
+    "--version": None,
 }
 
 
@@ -206,7 +213,28 @@ def worker_arguments(value: Any, name: str) -> tuple[str, ...]:
                 f"{name}: {word!r} would keep a worker from joining, or from being known as its job's"
                 f"{_instead(_NOT_FOR_WORKER[option])}"
             )
+    if checked:
+        _check_known(checked, name)
     return checked
+
+
+def _check_known(words: tuple[str, ...], name: str) -> None:
+    """Ask the parser of dask worker about its arguments; with one that it does not know a job is held at last."""
+    import click
+    from distributed.cli.dask_worker import main
+
+    parser = main.make_parser(click.Context(main, **main.context_settings))
+    try:
+        given, _, _ = parser.parse_args(["address", *words])
+    except click.UsageError as error:
+        raise ConfigError(f"{name}: dask worker would say: {error.format_message()}") from error
+    # What follows a preload may be that preload's own.
+    strays = [] if given.get("preload") else given["preload_argv"]
+    if strays:
+        raise ConfigError(
+            f"{name}: dask worker knows no {strays[0]!r}; `dask worker --help` lists its options, and each word "
+            'is a text of its own: ["--resources", "GPU=1"]'
+        )
 
 
 def submit_arguments(value: Any, name: str) -> tuple[str, ...]:

@@ -23,13 +23,6 @@ def check_image(spec: WorkerSpec) -> None:
     It cannot tell for an address (``docker://…``), for a path below one of the configured
     ``container-unseen-prefixes``, for one of whose directories not even the first exists here, or where it may
     not look.
-
-    Raises
-    ------
-    ContainerError
-        There is no such image.
-    ConfigError
-        ``container-unseen-prefixes`` is no list of directories.
     """
     image = spec.container_image
     if image is None or is_address(image):
@@ -82,11 +75,6 @@ async def check_slots(condor: Condor, spec: WorkerSpec) -> None:
 
     A pool that shows no slot at all, as an elastic one may at the moment, passes, and so does one that does not
     answer: only what is known to be wrong is an error.
-
-    Raises
-    ------
-    ContainerError
-        The pool has slots, but its jobs would wait for ever.
     """
     if spec.container_image is None or spec.container_runtime != "htcondor" or not config.get("check-slots"):
         return

@@ -1,13 +1,19 @@
-"""The command line and the environment of a worker, and how it may end."""
+"""A worker's job: its submit description, its script and its command line, and how it may end."""
 
 from __future__ import annotations
 
+import contextlib
+from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import dask.config
 
-from . import checks
+from .. import config
+from .._version import __version__
+from ..condor import templating
+from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
+from . import checks, containers
 from .spec import WorkerSpec
 
 EXIT_AGAIN = 75
@@ -39,6 +45,56 @@ REMOTE_FILES = ("worker_start.py", "worker_preload.py")
 
 LEASE = 600
 """How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
+
+
+def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str) -> dict[str, str]:
+    """Return the text of the job's files by their names; `logs` is where the submit description puts the output."""
+    shared = {
+        "cluster": cluster,
+        "spec": spec,
+        "version": __version__,
+        "name_prefix": NAME_PREFIX,
+        "exit_unnamed": EXIT_UNNAMED,
+        "exit_no_python": EXIT_NO_PYTHON,
+    }
+    description = templating.render(
+        "worker.sub.j2",
+        **shared,
+        logs=logs,
+        cluster_attribute=CLUSTER_ATTRIBUTE,
+        exit_again=EXIT_AGAIN,
+        max_failures=MAX_FAILURES,
+        vacate_time=config.seconds("retire-timeout"),
+        image_is_sent=containers.is_sent(spec),
+        exit_cannot=EXIT_CANNOT,
+        least_disk_kib=LEAST_DISK_KIB,
+        lease=LEASE,
+        spool_base=config.seconds("condor.timeout"),
+        spool_each=spool_seconds(spec),
+    )
+    script = templating.render(
+        "worker.sh.j2",
+        **shared,
+        environment=worker_environment(cluster, spec),
+        command=worker_command(cluster, spec, scheduler_address),
+        apptainer=spec.container_runtime == "apptainer",
+        container_prefix=container_prefix(spec),
+    )
+    remote = resources.files("htcdaskgateway.remote")
+    return {
+        "worker.sub": description,
+        "worker.sh": script,
+        **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
+    }
+
+
+def spool_seconds(spec: WorkerSpec) -> int:
+    """Return how many seconds more a spooled submit may take for each of its jobs."""
+    size = 0
+    if containers.is_sent(spec):
+        with contextlib.suppress(OSError):  # an address, or what the submit itself will complain of
+            size = Path(spec.container_image or "").stat().st_size
+    return 1 + -(-size // SPOOL_SPEED)
 
 
 def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> list[str]:
@@ -75,11 +131,6 @@ def worker_environment(cluster: str, spec: WorkerSpec) -> dict[str, str]:
     No nanny starts it, so that what Dask's configuration has for a nanny to set is set here: one thread for an
     operation of NumPy, for one, because a worker runs as many operations at once as it has threads. HTCondor's own
     value is the number of CPUs.
-
-    Raises
-    ------
-    ConfigError
-        Dask's configuration has a variable that cannot be set.
     """
     variables: dict[str, str | None] = {}
     for key in ("distributed.nanny.pre-spawn-environ", "distributed.nanny.environ"):

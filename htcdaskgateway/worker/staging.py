@@ -12,30 +12,13 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .. import config
-from ..condor import templating
-from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from ..condor.schedd import check_schedd
 from ..errors import ConfigError, StagingError
-from . import containers
-from .job import (
-    EXIT_AGAIN,
-    EXIT_CANNOT,
-    EXIT_NO_PYTHON,
-    EXIT_UNNAMED,
-    LEASE,
-    LEAST_DISK_KIB,
-    MAX_FAILURES,
-    REMOTE_FILES,
-    SPOOL_SPEED,
-    container_prefix,
-    worker_command,
-    worker_environment,
-)
+from .job import REMOTE_FILES, job_files, spool_seconds
 from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -48,13 +31,7 @@ _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
 
 
 def check_cluster_name(name: str) -> str:
-    """Return `name` if it can be a cluster's name.
-
-    Raises
-    ------
-    ConfigError
-        It could leave the staging directory or mean something in a submit description.
-    """
+    """Return `name` if it can be a cluster's: nothing that leaves the staging directory or steers a submit."""
     if not _CLUSTER_NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is not the name of a Dask Gateway cluster")
     return name
@@ -79,13 +56,7 @@ def _site_home() -> Path:
 
 
 def check_root() -> None:
-    """Check that the staging root can be written, by writing there.
-
-    Raises
-    ------
-    StagingError
-        It cannot.
-    """
+    """Check that the staging root can be written, by writing there."""
     root = staging_root()
     with _explained(root):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,25 +66,7 @@ def check_root() -> None:
 
 
 class Staging:
-    """The staging directory of one cluster.
-
-    Parameters
-    ----------
-    cluster : str
-        The cluster's name.
-    spec : WorkerSpec
-        What a worker needs.
-
-    Attributes
-    ----------
-    directory : pathlib.Path
-        The directory, readable to the user alone.
-
-    Raises
-    ------
-    ConfigError
-        The cluster's name cannot be a directory's.
-    """
+    """The staging directory of one cluster, readable to the user alone."""
 
     def __init__(self, cluster: str, spec: WorkerSpec) -> None:
         self.cluster = check_cluster_name(cluster)
@@ -133,89 +86,19 @@ class Staging:
 
     def spool_limit(self, count: int) -> float:
         """Return how long a spooled submit of `count` jobs may take, in seconds: each is sent all of its files."""
-        return config.seconds("condor.timeout") + count * self._spool_each()
-
-    def _spool_each(self) -> int:
-        """Return how many seconds more a spooled submit may take for each of its jobs."""
-        size = 0
-        if containers.is_sent(self.spec):
-            with contextlib.suppress(OSError):  # an address, or what the submit itself will complain of
-                size = Path(self.spec.container_image or "").stat().st_size
-        return 1 + -(-size // SPOOL_SPEED)
+        return config.seconds("condor.timeout") + count * spool_seconds(self.spec)
 
     def rendered(self, scheduler_address: str) -> dict[str, str]:
-        """Return the text of each rendered file by its name.
-
-        Parameters
-        ----------
-        scheduler_address : str
-            The address of the scheduler behind the gateway's proxy, ``gateway://HOST:PORT/NAME``.
-
-        Raises
-        ------
-        ConfigError, TemplateError
-            A file cannot be rendered.
-        """
-        from .._version import __version__
-
-        spec = self.spec
+        """Return the text of each rendered file by its name; the scheduler is ``gateway://HOST:PORT/NAME``."""
         # A spooled job has a flat directory at the schedd; elsewhere a full path would tell nothing more.
-        logs = "." if spec.spool else (str(self.logs) if spec.log_directory else "logs")
-        shared = {
-            "cluster": self.cluster,
-            "spec": spec,
-            "version": __version__,
-            "name_prefix": NAME_PREFIX,
-            "exit_unnamed": EXIT_UNNAMED,
-            "exit_no_python": EXIT_NO_PYTHON,
-        }
-        description = templating.render(
-            "worker.sub.j2",
-            **shared,
-            logs=logs,
-            cluster_attribute=CLUSTER_ATTRIBUTE,
-            exit_again=EXIT_AGAIN,
-            max_failures=MAX_FAILURES,
-            vacate_time=config.seconds("retire-timeout"),
-            image_is_sent=containers.is_sent(spec),
-            exit_cannot=EXIT_CANNOT,
-            least_disk_kib=LEAST_DISK_KIB,
-            lease=LEASE,
-            spool_base=config.seconds("condor.timeout"),
-            spool_each=self._spool_each(),
-        )
-        script = templating.render(
-            "worker.sh.j2",
-            **shared,
-            environment=worker_environment(self.cluster, spec),
-            command=worker_command(self.cluster, spec, scheduler_address),
-            apptainer=spec.container_runtime == "apptainer",
-            container_prefix=container_prefix(spec),
-        )
-        remote = resources.files("htcdaskgateway.remote")
-        return {
-            "worker.sub": description,
-            "worker.sh": script,
-            **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
-            "gateway": _gateway(scheduler_address),
-        }
+        logs = "." if self.spec.spool else (str(self.logs) if self.spec.log_directory else "logs")
+        files = job_files(self.cluster, self.spec, scheduler_address, logs)
+        return {**files, "gateway": _gateway(scheduler_address)}
 
     def write(self, scheduler_address: str, certificate: str, key: str) -> None:
         """Write the directory, private from the moment it exists; a second time it changes nothing.
 
-        Parameters
-        ----------
-        scheduler_address : str
-            As for `rendered`.
-        certificate, key : str
-            The cluster's TLS credentials in PEM form.
-
-        Raises
-        ------
-        StagingError
-            The directory cannot be written, or somebody else has made it.
-        ConfigError, TemplateError
-            A file cannot be rendered.
+        `certificate` and `key` are the cluster's TLS credentials in PEM form.
         """
         files = self.rendered(scheduler_address)
         with _explained(self.directory):
@@ -230,13 +113,7 @@ class Staging:
             _write(credentials / "dask.pem", key, 0o600)
 
     def check(self) -> None:
-        """Check that what a job needs is still there.
-
-        Raises
-        ------
-        StagingError
-            It is not.
-        """
+        """Check that what a job needs is still there."""
         for name in ("worker.sub", "worker.sh", *REMOTE_FILES, "credentials/dask.crt", "credentials/dask.pem"):
             if not os.access(self.directory / name, os.R_OK):
                 raise StagingError(
@@ -245,13 +122,7 @@ class Staging:
 
 
 def job_script(cluster: str, spec: WorkerSpec) -> str:
-    """Return the submit description and the worker script of a cluster as they were staged.
-
-    Raises
-    ------
-    StagingError
-        They cannot be read.
-    """
+    """Return the submit description and the worker script of a cluster as they were staged."""
     stage = Staging(cluster, spec)
     parts = []
     for path in (stage.description, stage.directory / "worker.sh"):
@@ -263,13 +134,7 @@ def job_script(cluster: str, spec: WorkerSpec) -> str:
 
 
 def remove_credentials(cluster: str) -> None:
-    """Remove a cluster's credentials; the output and the rendered files stay for reading.
-
-    Raises
-    ------
-    StagingError
-        They cannot be removed.
-    """
+    """Remove a cluster's credentials; the output and the rendered files stay for reading."""
     directory = staging_root() / check_cluster_name(cluster)
     with _explained(directory):
         if (directory / "credentials").is_dir() and not any(
@@ -279,13 +144,7 @@ def remove_credentials(cluster: str) -> None:
 
 
 def note_schedd(cluster: str, schedd: str) -> None:
-    """Keep the name of the schedd that holds a cluster's jobs, for when its scheduler cannot be asked any more.
-
-    Raises
-    ------
-    StagingError
-        It cannot be written.
-    """
+    """Keep the name of the schedd that holds a cluster's jobs, for when its scheduler cannot be asked any more."""
     directory = staging_root() / check_cluster_name(cluster)
     with _explained(directory):
         _write(directory / "schedd", f"{schedd}\n", 0o600)
@@ -302,15 +161,7 @@ def noted_schedd(cluster: str) -> str:
 def leftovers(scheduler_address: str) -> list[str]:
     """Return the names of the clusters of one gateway that have a staging directory of this user.
 
-    Parameters
-    ----------
-    scheduler_address : str
-        The address of any scheduler of that gateway. What another gateway knows, this one cannot tell.
-
-    Raises
-    ------
-    StagingError
-        The staging root cannot be read.
+    `scheduler_address` is that of any scheduler of that gateway. What another gateway knows, this one cannot tell.
     """
     root = staging_root()
     with _explained(root):
@@ -333,18 +184,7 @@ def _gateway(scheduler_address: str) -> str:
 
 
 def sweep(cluster: str) -> None:
-    """Remove what a cluster that is gone left behind: its credentials now, its output after a time.
-
-    Parameters
-    ----------
-    cluster : str
-        The name of a cluster that neither the gateway nor the schedd knows any more.
-
-    Raises
-    ------
-    StagingError
-        It cannot be removed.
-    """
+    """Remove what a cluster left behind that is gone everywhere: its credentials now, its output after a time."""
     directory = staging_root() / check_cluster_name(cluster)
     # Another client may sweep at the same moment.
     with _explained(directory), contextlib.suppress(FileNotFoundError):

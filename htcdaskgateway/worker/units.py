@@ -13,25 +13,11 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:I?B)?)?", re.I | re.A)
 
 
 def parse_amount(value: object, name: str, *, step: int) -> int:
-    """Return `value`, an amount of memory or disk, in bytes.
+    """Return `value`, an amount of memory or disk such as ``4096`` or ``"32GB"``, in bytes.
 
     HTCondor's manual, *Submit Description File Commands*, request_memory: ``K``, ``M``, ``G`` and ``T``, with or
-    without a ``B``, are powers of 1024, so that ``32GB`` is what is elsewhere written 32 GiB.
-
-    Parameters
-    ----------
-    value : int, float or str
-        The amount, such as ``4096`` or ``"32GB"``.
-    name : str
-        What an error calls it.
-    step : int
-        What a number without a unit counts, and what the result is rounded up to, in bytes: `MIB` for memory
-        and `KIB` for disk.
-
-    Raises
-    ------
-    ConfigError
-        It is not an amount of more than zero bytes.
+    without a ``B``, are powers of 1024, so that ``32GB`` is what is elsewhere written 32 GiB. A number without a
+    unit counts `step` bytes, `MIB` for memory and `KIB` for disk, and the result is rounded up to it.
     """
     match = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value).strip())
     size = 0

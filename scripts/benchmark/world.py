@@ -102,8 +102,8 @@ class Bare:
 
 
 def settled(cluster: Any) -> None:
-    """End the second count that follows a scale, so that it does not fall into the next measurement."""
-    cluster.gateway.sync(cluster.fleet._stop_settling)
+    """Wait for the second count that follows a scale, so that it does not fall into the next measurement."""
+    cluster.gateway.sync(cluster.fleet.settled)
 
 
 def as_new(cluster: Any) -> None:

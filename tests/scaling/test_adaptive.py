@@ -289,7 +289,7 @@ def test_settings_that_are_none(cluster: Any) -> None:
         cluster.adapt(worker_type="slurm")
     with pytest.raises(ConfigError, match="worker_type"):
         cluster.scale(1, worker_type="slurm")
-    assert cluster._adaptive is None
+    assert cluster._session.adaptive is None
 
 
 def test_jobs_that_are_held_are_made_up_for_but_not_without_end(

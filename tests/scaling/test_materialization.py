@@ -14,7 +14,7 @@ from htcdaskgateway.condor import Condor
 from htcdaskgateway.condor.jobs import WorkerJobs
 from htcdaskgateway.condor.materialization import factories, stop, unmaterialized
 from htcdaskgateway.errors import CondorError, ConfigError
-from htcdaskgateway.fleet import fleet
+from htcdaskgateway.fleet import reconcile
 from htcdaskgateway.worker.spec import WorkerSpec
 
 NOWHERE = 'Machine == "nowhere"'
@@ -97,7 +97,7 @@ def test_adaptive_scaling_takes_back_what_is_not_made_yet(new_cluster: Callable[
 def test_two_clients_that_scale_at_once_agree(
     gateway: Any, new_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "_SETTLE_AFTER", 0.2)
+    monkeypatch.setattr(reconcile, "_FIRST_PAUSE", 0.2)
     cluster = new_cluster(requirements=NOWHERE, max_idle=2)
     with gateway.connect(cluster.name) as other:
         # The other client knows nothing of this submit, as if both had looked at the same moment.

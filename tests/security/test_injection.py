@@ -157,12 +157,14 @@ def test_text_in_the_workers_script_is_read_back_by_a_shell(tmp_path, stage, val
         )
         show.chmod(stat.S_IRWXU)
     values = allowed(lambda value: spec(environment={"V": value}), *values)
-    arguments = allowed(lambda value: spec(worker_extra_args=[value]), *arguments)
+    # Words that dask worker does not know are a preload's.
+    preload = ["--preload", "mine.py"]
+    arguments = allowed(lambda value: spec(worker_extra_args=[*preload, value]), *arguments)
     made = staging.Staging(
         "c1",
         spec(
             environment={f"V{number}": value for number, value in enumerate(values)},
-            worker_extra_args=arguments,
+            worker_extra_args=[*preload, *arguments],
             python=str(show),
         ),
     )

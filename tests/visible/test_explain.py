@@ -14,6 +14,7 @@ from support import PATIENCE, Pool, Tools, wait_until
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
 from htcdaskgateway.fleet.explain import held
 from htcdaskgateway.fleet.findings import Explanation
+from htcdaskgateway.worker.spec import WorkerSpec
 
 
 def explained(cluster: Any, *words: str, timeout: float = PATIENCE) -> Explanation:
@@ -111,16 +112,16 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     cluster.scale(2)
     told = explained(cluster, "can never run")
     first = str(told).partition("\n\n")[2]
-    assert first.startswith("Each worker asks for 99 cores; the largest machine has 4. Job ")
+    assert first.startswith("Each worker asks for 99 cores; the largest machine has 8. Job ")
     assert "(and 1 more) can never run in this pool" in first
     assert "met by no slot: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
     assert "conditions is met by 1 slot(s) or more" in str(told)
     assert (
-        "`cluster = gateway.connect(cluster.name, cpus=4)`, then `cluster.scale(0)` and `cluster.scale(2)`" in first
+        "`cluster = gateway.connect(cluster.name, cpus=8)`, then `cluster.scale(0)` and `cluster.scale(2)`" in first
     )
     assert told.hopeless
     assert told.stuck == 2
-    given_up(cluster, 2, "the largest machine has 4", "gateway.connect(cluster.name, cpus=4)")
+    given_up(cluster, 2, "the largest machine has 8", "gateway.connect(cluster.name, cpus=8)")
 
 
 def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
@@ -289,7 +290,7 @@ def test_the_words_for_the_codes(code: int, subcode: int, words: str) -> None:
     jobs = WorkerJobs.from_ads(
         [{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": code, "HoldReasonSubCode": subcode}]
     )
-    findings = held(jobs)
+    findings = held(jobs, WorkerSpec.from_keywords())
     assert words in str(findings[0])
     assert Explanation(jobs, findings).hopeless
 
@@ -298,6 +299,6 @@ def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
     from htcdaskgateway.condor.jobs import WorkerJobs
 
     jobs = WorkerJobs.from_ads([{"ClusterId": 1, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 16}])
-    findings = held(jobs)
+    findings = held(jobs, WorkerSpec.from_keywords())
     assert "waits for its input" in str(findings[0])
     assert not Explanation(jobs, findings).hopeless

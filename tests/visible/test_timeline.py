@@ -58,10 +58,10 @@ def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
     tool_calls.forget()
     told = wait_until(lambda: (found := cluster.timeline()).asked[-1] == 0 and found)
     assert not tool_calls.calls
-    assert {(mark.kind, mark.job, mark.why) for mark in told.marks if mark.kind != "restarted"} == {
-        ("held", first, "for this test (by user daemon)"),
-        ("evicted", second, "User requested the job to vacate"),
-    }
+    held, evicted = sorted((mark for mark in told.marks if mark.kind != "restarted"), key=lambda mark: mark.job)
+    assert held[1:] == ("held", first, "for this test (by user daemon)")
+    assert evicted[1:3] == ("evicted", second)
+    assert evicted.why in ("User requested the job to vacate", "Job vacated by schedd"), "as 23 and 25 word it"
     again = [mark.job for mark in told.marks if mark.kind == "restarted" and not mark.why]
     assert sorted(again) == [first, second]
     assert (max(told.asked), max(told.joined)) == (3, 3)

@@ -95,7 +95,7 @@ def test_a_history_that_cannot_be_read_is_an_error(tool_calls: Tools, cluster: A
     with pytest.raises(CondorError, match="condor_history answered something that is not a list of jobs"):
         cluster.usage()
     tool_calls.script("condor_history", "exec sleep 60")
-    cluster._condor.timeout = 1.0
+    cluster._session.condor.timeout = 1.0
     with pytest.raises(CondorTimeoutError, match="the history of a busy schedd is long"):
         cluster.usage()
 

@@ -168,7 +168,7 @@ def test_how_often_the_schedd_is_asked(tool_calls: Tools, new_cluster: Callable[
         cluster = new_cluster()
         cluster.scale(1)
         cluster.get_client().wait_for_workers(1, timeout=PATIENCE)
-        wait_until(lambda: cluster.fleet._settling is None or cluster.fleet._settling.done(), what="scaled")
+        cluster.gateway.sync(cluster.fleet.settled)
         idle = calls_within(tool_calls, 10)
         for _ in range(3):
             cluster._ipython_display_()

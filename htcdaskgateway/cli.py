@@ -82,7 +82,7 @@ def _cluster(address: str | None, name: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _perhaps_gone(address: str | None, name: str) -> Iterator[tuple[str, Any]]:
-    """Give a cluster's whole name, and the cluster or, where the gateway does not know it any more, None."""
+    """Return a cluster's whole name, and the cluster or, where the gateway does not know it any more, None."""
     staging.check_cluster_name(name)
     with _gateway(address) as gateway:
         try:

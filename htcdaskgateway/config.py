@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,16 @@ _KNOWN = re.compile(
 _PROGRAMS = (
     "condor.bin-dir",
     "template-directory",
+    "worker.container-binds",
     "worker.container-command",
+    "worker.container-image",
     "worker.container-options",
+    "worker.environment",
     "worker.job-extra-directives",
     "worker.job-script-prologue",
     "worker.python",
     "worker.submit-command-extra",
+    "worker.worker-extra-args",
     "setup.condor-settings",
     "setup.ssh-options",
     "setup.token-command",
@@ -55,24 +60,12 @@ def get(key: str) -> Any:
 
 
 def seconds(key: str) -> float:
-    """Return the configured time of ``htcdaskgateway.<key>`` in seconds.
-
-    Raises
-    ------
-    ConfigError
-        The value is not a time of more than zero seconds.
-    """
+    """Return the configured time of ``htcdaskgateway.<key>`` in seconds."""
     return parse_seconds(get(key), f"htcdaskgateway.{key}")
 
 
 def parse_seconds(value: Any, name: str, *, zero: bool = False) -> float:
-    """Return `value`, a number of seconds or a text such as ``"60s"`` or ``"1d"``, in seconds.
-
-    Raises
-    ------
-    ConfigError
-        The value is not a time of more than zero seconds, or of zero where it may be; the message calls it `name`.
-    """
+    """Return `value`, a number of seconds or a text such as ``"60s"``, in seconds; an error calls it `name`."""
     try:
         found = float(parse_timedelta(value, default="seconds"))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
@@ -148,6 +141,11 @@ def _leads_to_a_program(name: str, value: str) -> bool:
     """Tell whether a variable is known and says which program runs, or how."""
     if name == "CONDOR_BIN_DIR":
         return True
+    if name == "CONDOR_CONFIG":
+        # Such a file may run a program itself; one that came with the .env file must not.
+        place = Path(value).expanduser().resolve()
+        usual = Path("/etc"), Path(sys.prefix), Path.home() / ".condor"
+        return not any(place.is_relative_to(known.resolve()) for known in usual)
     if not name.startswith(_PREFIXES):
         return False
     found = dask.config.collect_env({name: value})

@@ -11,3 +11,8 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def plain(text: str) -> str:
     """Return `text` without what would steer a terminal: escape sequences and control characters."""
     return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, what cannot be printed as a space; jobs and machines word it, not we."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -52,13 +52,7 @@ def words(error: BaseException, address: str | None) -> str:
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """Return the one of `names` that is `name` or begins with it.
-
-    Raises
-    ------
-    click.ClickException
-        There is none, or more than one.
-    """
+    """Return the one of `names` that is `name` or begins with it."""
     known = set(names)
     if name in known:
         return name
@@ -80,13 +74,7 @@ def staged() -> list[str]:
 
 
 def number(text: str) -> int:
-    """Return the number of workers that a user has typed.
-
-    Raises
-    ------
-    click.ClickException
-        It is none.
-    """
+    """Return the number of workers that a user has typed."""
     if not (text.isascii() and text.isdigit()):
         raise click.ClickException(f"{text!r} is not a number of workers; write 0 or more, such as 4")
     return int(text)

@@ -12,7 +12,7 @@ REMOTE = TOP / "htcdaskgateway" / "remote"
 
 
 def place(path: str) -> str:
-    """Give the path in the checkout of a file that a worker had a copy of."""
+    """Return the path in the checkout of a file that a worker had a copy of."""
     here = REMOTE / Path(path).name
     return str(here) if here.is_file() else path
 

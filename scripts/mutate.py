@@ -60,7 +60,7 @@ class Change(NamedTuple):
 
 
 def changes(path: Path) -> Iterator[Change]:
-    """Give every change of a file."""
+    """Yield every change of a file."""
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         yield from _changes_of_words(path, source)
@@ -101,7 +101,7 @@ def changes(path: Path) -> Iterator[Change]:
 
 
 def _changes_of_words(path: Path, source: str) -> Iterator[Change]:
-    """Give the changes of a submit description's expressions."""
+    """Yield the changes of a submit description's expressions."""
     pattern = "|".join(map(re.escape, WORDS)) + r"|\b\d+\b"
     for found in re.finditer(pattern, source):
         number = source.count("\n", 0, found.start()) + 1

@@ -195,7 +195,7 @@ def shared_pool(request: pytest.FixtureRequest) -> Iterator[PersonalPool]:
 
 @contextlib.contextmanager
 def _forked_schedulers(directory: Path) -> Iterator[str]:
-    """Give the configuration of a server whose schedulers share one import of Dask, for a quick run."""
+    """Return the configuration of a server whose schedulers share one import of Dask, for a quick run."""
     if not os.environ.get("TEST_FORKED_SCHEDULERS"):
         yield ""
         return

@@ -14,7 +14,7 @@ LINES = 25
 
 
 def directories(values: Iterable[Any]) -> Iterator[Path]:
-    """Give the directories of the pools and servers that run, among the values of a test's fixtures."""
+    """Return the directories of the pools and servers that run, among the values of a test's fixtures."""
     for value in values:
         if isinstance(value, LocalSystem):
             yield from directories([value.pool, value.server])

@@ -7,9 +7,11 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 T = TypeVar("T")
 
@@ -127,15 +129,17 @@ class Pool:
         return sorted(job["JobStatus"] for job in self.jobs(cluster))
 
 
+def processes() -> Iterator[tuple[int, str, str]]:
+    """Yield each other process's id, command line and environment, as far as they can be read."""
+    for process in psutil.process_iter():
+        if process.pid != os.getpid():
+            try:
+                command, environment = " ".join(process.cmdline()), process.environ()
+            except (psutil.Error, OSError):  # it has just ended, or is not ours to look at
+                continue
+            yield process.pid, command, "\n".join(f"{name}={value}" for name, value in environment.items())
+
+
 def running_processes(word: str) -> list[int]:
     """Return the ids of this machine's processes that have `word` in their command lines."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:  # it has just ended
-                continue
-            if word.encode() in command:
-                found.append(int(entry.name))
-    return found
+    return [pid for pid, command, _ in processes() if word in command]

@@ -15,7 +15,7 @@ import pytest
 from support import PATIENCE, wait_until
 
 from htcdaskgateway import HTCGateway
-from htcdaskgateway.client.gateway import finalize
+from htcdaskgateway.client.finalizing import finalize
 from htcdaskgateway.errors import ConfigError
 
 

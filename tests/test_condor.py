@@ -16,6 +16,7 @@ from support import running_processes, wait_until
 
 from htcdaskgateway import errors
 from htcdaskgateway.condor import Condor
+from htcdaskgateway.condor.ads import Ads
 from htcdaskgateway.condor.quoting import quote_classad
 from htcdaskgateway.condor.schedd import check_schedd
 from htcdaskgateway.condor.tools import find_bin_dir, tool_environment
@@ -127,6 +128,34 @@ def test_jobs_are_asked_for_in_one_call(condor, fake_tools):
 def test_a_sites_banner_before_the_answer_is_no_harm(condor, fake_tools, text):
     fake_tools.answer("condor_q", text + '[\n{\n  "ClusterId": 1\n}\n]\n' + text)
     assert query(condor) == [{"ClusterId": 1}]
+
+
+def test_a_wrapper_that_asks_several_schedds_gives_the_jobs_of_all(condor, fake_tools):
+    # One that has no such job prints nothing, as HTCondor's own condor_q does.
+    for schedd in ("first", "second", "third"):
+        fake_tools.answer(
+            f"ask_{schedd}", "" if schedd == "second" else f'[\n{{\n  "ClusterId": 1, "At": "{schedd}"\n}}\n]\n'
+        )
+    fake_tools.script("condor_q", f'for s in first second third; do {fake_tools.directory}/ask_$s "$@"; done')
+    assert query(condor) == [{"ClusterId": 1, "At": "first"}, {"ClusterId": 1, "At": "third"}]
+    assert len(fake_tools.calls_of("condor_q")) == 1
+
+
+@pytest.mark.parametrize("last", ['[\n{"ClusterId": 2}\n', "[\n{", '[\n{"ClusterId": 2,\n]\n'], ids=repr)
+def test_half_an_answer_of_one_of_several_schedds_counts_no_jobs(condor, fake_tools, last):
+    fake_tools.answer("condor_q", '[\n{"ClusterId": 1}\n]\n' + last)
+    with pytest.raises(errors.CondorError, match="not a list of jobs"):
+        query(condor)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_arrays_are_read_in_whatever_pieces_they_come(size):
+    text = 'banner [a]\n[\n{"a": "]["}\n,\n{"a": "\\n[{"}\n]\n\n[\n]\n*** [Monday]\n[\n{"a": 3}\n]\nbye\n'
+    ads = Ads(dict)
+    for at in range(0, len(text), size):
+        ads.take(text[at : at + size])
+    assert ads.made == [{"a": "]["}, {"a": "\n[{"}, {"a": 3}]
+    assert ads.complete
 
 
 def test_no_jobs_means_that_htcondor_said_so(condor, fake_tools):

@@ -159,6 +159,12 @@ def test_a_pipe_in_the_place_of_a_dotenv_file_stops_nobody():
         "DASK_HTCDASKGATEWAY__setup__token_command=evil",
         "DASK_HTCDASKGATEWAY__TEMPLATE_DIRECTORY=/evil",
         "DASK_HTCDASKGATEWAY__WORKER__JOB_SCRIPT_PROLOGUE=['evil']",
+        "DASK_HTCDASKGATEWAY__WORKER__WORKER_EXTRA_ARGS=['--preload', '/evil.py']",
+        "DASK_HTCDASKGATEWAY__WORKER__ENVIRONMENT={'LD_PRELOAD': '/evil.so'}",
+        "DASK_HTCDASKGATEWAY__WORKER__CONTAINER_IMAGE=docker://evil/image",
+        "CONDOR_CONFIG=/evil",
+        "CONDOR_CONFIG=evil",
+        "CONDOR_CONFIG=/etc/../evil",
     ],
 )
 def test_no_dotenv_file_says_which_program_runs(line, caplog):
@@ -167,7 +173,14 @@ def test_no_dotenv_file_says_which_program_runs(line, caplog):
     config.load_dotenv()
     assert dict(os.environ) == {**before, "HTCDASK_STAGEDIR": "/mine"}
     assert "evil" not in str(dask.config.config)
-    assert ("names a program" in caplog.text) == line.startswith(("CONDOR_BIN", "DASK_GATEWAY", "DASK_HTCDASK"))
+    assert ("names a program" in caplog.text) == line.startswith(("CONDOR_", "DASK_GATEWAY", "DASK_HTCDASK"))
+
+
+@pytest.mark.parametrize("place", ["/etc/condor", "~/.condor", f"{sys.prefix}/etc/condor"])
+def test_a_dotenv_file_names_htcondors_configuration_where_that_is_usual(place):
+    Path(".env").write_text(f"CONDOR_CONFIG={place}/condor_config\n")
+    config.load_dotenv()
+    assert os.environ["CONDOR_CONFIG"] == f"{place}/condor_config"
 
 
 def test_without_a_dotenv_file_nothing_changes():

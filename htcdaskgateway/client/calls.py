@@ -20,7 +20,7 @@ from ..fleet.usage import Usage, read_usage, read_usage_after
 from ..scheduler.versions import Versions
 from ..worker import staging
 from ..worker.spec import WorkerSpec
-from .gateway import GATEWAY, check_worker_type
+from .gateway import GATEWAY, HTCGateway, check_worker_type
 
 
 class WorkerCalls:
@@ -31,7 +31,7 @@ class WorkerCalls:
     status: Any
     loop: Any
     asynchronous: Any
-    gateway: Any
+    gateway: HTCGateway
     _session: Session
 
     @property
@@ -41,13 +41,7 @@ class WorkerCalls:
 
     @property
     def fleet(self) -> Fleet:
-        """The cluster's worker jobs.
-
-        Raises
-        ------
-        SchedulerError
-            The cluster has not been started or is closed.
-        """
+        """The cluster's worker jobs."""
         if self._session.fleet is None:
             raise SchedulerError(f"the cluster {self.name or ''} is {self.status}")
         return self._session.fleet
@@ -131,8 +125,6 @@ class WorkerCalls:
         ------
         ConfigError
             The bounds or a setting cannot be used, or there is no such type.
-        SchedulerError
-            The cluster has ended, or its scheduler does not answer.
         """
         if self.asynchronous and active and check_worker_type(worker_type) != GATEWAY:
             # dask-labextension does not await it, and looks at its bounds.
@@ -141,8 +133,8 @@ class WorkerCalls:
 
     async def _adapt(
         self,
-        minimum: int | None = None,
-        maximum: int | None = None,
+        minimum: Any = None,
+        maximum: Any = None,
         active: bool = True,
         worker_type: str = "htcondor",
         **settings: Any,
@@ -182,8 +174,6 @@ class WorkerCalls:
             They have not come in time. It is a `WaitError` and a `dask.distributed.TimeoutError`.
         ConfigError
             `n` or `timeout` is no such number.
-        SchedulerError
-            The cluster has ended.
         """
         return self.gateway.sync(self._wait_for_workers, n, timeout)
 
@@ -201,11 +191,6 @@ class WorkerCalls:
         -------
         WorkerJobs
             A list of `WorkerJob`, as the schedd has them now.
-
-        Raises
-        ------
-        CondorError
-            The queue could not be read.
         """
         return self.gateway.sync(self._jobs)
 
@@ -219,13 +204,6 @@ class WorkerCalls:
         -------
         Explanation
             Prints as text; ``hopeless`` is true where no job runs and no waiting can help.
-
-        Raises
-        ------
-        CondorError
-            The queue could not be read.
-        SchedulerError
-            The cluster has ended.
         """
         return self.gateway.sync(self._explain)
 
@@ -248,8 +226,6 @@ class WorkerCalls:
 
         Raises
         ------
-        CondorError
-            The queue could not be read, or the output of spooled jobs not be fetched.
         StagingError
             A file cannot be read.
         """
@@ -295,11 +271,6 @@ class WorkerCalls:
         -------
         Usage
             Prints as a table.
-
-        Raises
-        ------
-        CondorError
-            The queue or the history could not be read.
         """
         if self._is_over:
             return read_usage_after(self._session.condor, self.name)
@@ -309,13 +280,7 @@ class WorkerCalls:
         return await read_usage(self._session.condor, self.name)
 
     def job_script(self) -> str:
-        """Return what is submitted for each worker: the submit description and the script.
-
-        Raises
-        ------
-        StagingError
-            It cannot be read; the cluster has not been started.
-        """
+        """Return what is submitted for each worker: the submit description and the script."""
         return staging.job_script(self.name, self.spec)
 
     def check_versions(self) -> Any:
@@ -327,11 +292,6 @@ class WorkerCalls:
         -------
         Versions
             Prints as a table; ``ok`` is true where all agree.
-
-        Raises
-        ------
-        SchedulerError
-            The scheduler could not be asked.
         """
         return self.gateway.sync(self._check_versions)
 

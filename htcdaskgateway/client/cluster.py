@@ -14,11 +14,12 @@ from distributed import Client
 from ..display.notebook import NotebookView
 from ..fleet.explain import held
 from ..fleet.session import Session
-from ..scheduler.versions import Announcing
+from ..scheduler.versions import NotifyingComm
 from ..worker.spec import KEYWORDS
 from ..worker.staging import remove_credentials
 from .calls import WorkerCalls
-from .gateway import CONNECTION, HTCGateway, finalize
+from .finalizing import finalize
+from .gateway import CONNECTION, HTCGateway
 
 
 class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ignore[misc]
@@ -41,6 +42,8 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
     ------
     ConfigError, ContainerError, CondorNotFoundError, StagingError, TemplateError
         Something that the workers need is not right; raised before the server is asked for anything.
+    CondorError, SchedulerError
+        By any method: the schedd cannot be asked; the cluster has ended, or its scheduler does not answer.
     """
 
     @functools.wraps(GatewayCluster.__init__)  # type: ignore[misc]
@@ -164,7 +167,7 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
 
     def _watch_worker_status(self, comm: Any) -> Any:
         # No coroutine of its own: its frame would keep this object alive.
-        return super()._watch_worker_status(Announcing(comm, self._session.worker_joined))
+        return super()._watch_worker_status(NotifyingComm(comm, self._session.worker_joined))
 
     def __repr__(self) -> str:
         fleet = self._session.fleet

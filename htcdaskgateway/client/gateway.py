@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from ..fleet.queue import remove_jobs
 from ..worker.spec import KEYWORDS, WorkerSpec
 from ..worker.staging import check_cluster_name, remove_credentials
 from .ending import announce_end, why_ended
+from .finalizing import finalize
 from .resolving import LastingResolver
 
 HTCONDOR = "htcondor"
@@ -298,16 +298,3 @@ def _for_server(bounds: Any) -> tuple[int | None, int | None]:
     if bounds is None:
         return None, None
     return bounds.minimum, None if bounds.maximum == float("inf") else bounds.maximum
-
-
-def finalize(close: Callable[[], None]) -> None:
-    """Run `close`, aside if an event loop runs in this thread: the garbage collector comes by anywhere.
-
-    The stock clients wait for their loop when they are collected; on the loop's own thread that would never end.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        close()
-    else:
-        threading.Thread(target=close, daemon=True, name="htcdaskgateway-finalize").start()

@@ -16,15 +16,8 @@ _VALUE = re.compile(r"^    (\w+) = (.*)$", re.M)
 class Analysis:
     """What ``condor_q -better-analyze`` says about one job, boiled down.
 
-    Attributes
-    ----------
-    conditions : tuple of (int, str)
-        Each condition of the job's requirements, with the number of slots that meet it as they are now.
-    machines, rejected, refusing : int
-        How many machines (or undivided slots) there are, how many of them the job rejects even when they are
-        empty, and how many reject the job.
-    values : dict of str to str
-        What the job asks for, by attribute.
+    `conditions` are those of the job's requirements, each with the number of slots that meet it now. Of the
+    `machines` (or undivided slots) so many are `rejected` by the job, even when empty, or are `refusing` it.
     """
 
     conditions: tuple[tuple[int, str], ...]

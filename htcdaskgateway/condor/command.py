@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import config
 from ..errors import (
@@ -29,7 +30,6 @@ from ..errors import (
 from .tools import find_bin_dir, tool_environment
 
 logger = logging.getLogger(__name__)
-
 
 # How long a killed tool may take to be gone, in seconds.
 _KILL_TIMEOUT = 5.0
@@ -88,7 +88,11 @@ async def _read(stream: asyncio.StreamReader | None, take: Callable[[str], None]
 
 
 class Command:
-    """The tools of one HTCondor, run with a time limit; their errors, typed."""
+    """The tools of one HTCondor, run with a time limit; their errors, typed.
+
+    They lie in `bin_dir`, or where `find_bin_dir` finds them. The schedd, the `pool` (its central manager) and the
+    `timeout`, in seconds, are the configuration's where none is given. `answered` names who has answered last.
+    """
 
     def __init__(
         self,
@@ -110,8 +114,11 @@ class Command:
 
     def _address(self) -> list[str]:
         """Return the arguments that name the schedd, the same for submit, q and rm."""
-        name = ["-name", self.schedd] if self.schedd else []
-        return name + (["-pool", self.pool] if self.pool else [])
+        return [*(["-name", self.schedd] if self.schedd else []), *self._pool()]
+
+    def _pool(self) -> list[str]:
+        """Return the arguments that name the pool."""
+        return ["-pool", self.pool] if self.pool else []
 
     async def run(
         self,
@@ -121,28 +128,7 @@ class Command:
         timeout: float | None = None,
         take: Callable[[str], None] | None = None,
     ) -> Completed:
-        """Run `tool` to its end, whatever its exit code.
-
-        Parameters
-        ----------
-        tool : str
-            The program's name, such as ``condor_q``.
-        *arguments : str
-            Its arguments; no shell is between.
-        cwd : pathlib.Path, optional
-            The directory to run it in.
-        timeout : float, optional
-            The time limit in seconds, if other than this object's.
-        take : callable, optional
-            Called with each piece of the output as it comes.
-
-        Raises
-        ------
-        CondorNotFoundError
-            There is no such program.
-        CondorTimeoutError
-            It did not end in time; it has been killed.
-        """
+        """Run `tool` to its end, whatever its exit code; `take` gets each piece of its output as it comes."""
         command = (str(self.bin_dir / tool), *arguments)
         limit = self.timeout if timeout is None else timeout
         logger.debug("running %s", command)
@@ -181,6 +167,13 @@ class Command:
         assert process.returncode is not None  # noqa: S101 - for the type checker: communicate() waited
         return Completed(command, process.returncode, stdout, stderr)
 
+    async def checked(self, tool: str, *arguments: str, failing: str, **run: Any) -> Completed:
+        """Run `tool` to its end as `run` does; where it fails, raise the error that begins with `failing`."""
+        done = await self.run(tool, *arguments, **run)
+        if done.returncode != 0:
+            raise await self.failure(done, failing)
+        return done
+
     async def failure(self, done: Completed, message: str) -> CondorError:
         """Return the error that tells why `done` failed."""
         text = f"{done.stderr}\n{done.stdout}"
@@ -194,9 +187,8 @@ class Command:
 
     async def _is_stranger(self) -> bool:
         """Tell whether the collector refuses to talk to us, which reads like a missing schedd elsewhere."""
-        pool = ["-pool", self.pool] if self.pool else []
         try:
-            done = await self.run("condor_status", *pool, "-schedd", "-limit", "1", "-af", "Name")
+            done = await self.run("condor_status", *self._pool(), "-schedd", "-limit", "1", "-af", "Name")
         except CondorError:
             return False
         return "AUTHENTICATE:" in done.stderr

@@ -86,19 +86,9 @@ _STEPS = {
 
 
 def read_events(path: Path) -> list[Event]:
-    """Return the events of a job event log, oldest first.
+    """Return the events of a job event log, plain or XML (``log_xml = true``), oldest first.
 
     What is not understood is left out, and so is an event that HTCondor still writes.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The log, plain or XML (``log_xml = true``), with times of whichever kind HTCondor writes.
-
-    Raises
-    ------
-    StagingError
-        The file cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -109,15 +99,7 @@ def read_events(path: Path) -> list[Event]:
 
 
 def parse_events(text: str, written: float | None = None) -> list[Event]:
-    """Return the events in the text of a log.
-
-    Parameters
-    ----------
-    text : str
-        The text.
-    written : float, optional
-        When it was written last, in seconds since the epoch: old logs have no year. Now, if not given.
-    """
+    """Return the events in the text of a log that was `written` then, or now: old logs have no year."""
     latest = time.time() if written is None else written
     parse = _xml if text.lstrip().startswith("<") else _plain
     # The machines of a pool write one log; a sort keeps the order of what has the same time.

@@ -6,30 +6,14 @@ from .schedd import Condor
 
 
 async def largest(condor: Condor, resource: str) -> float | None:
-    """Return the most of a resource that a machine gives to one job when it is empty, in HTCondor's unit.
+    """Return the most ``Cpus``, ``Memory`` (MiB), ``Disk`` (KiB) or ``GPUs`` that an empty machine gives one job.
 
-    Parameters
-    ----------
-    condor : Condor
-        The pool.
-    resource : str
-        ``Cpus``, ``Memory`` (MiB), ``Disk`` (KiB) or ``GPUs``.
-
-    Returns
-    -------
-    float or None
-        None where the pool does not tell.
-
-    Raises
-    ------
-    CondorError
-        The pool could not be asked.
+    None where the pool does not tell.
     """
-    pool = ["-pool", condor.pool] if condor.pool else []
     asked = ["-constraint", 'SlotType =!= "Dynamic"', "-af", f"TotalSlot{resource}"]
-    done = await condor.run("condor_status", *pool, *asked)
-    if done.returncode != 0:
-        raise await condor.failure(done, "the pool's machines could not be asked for")
+    done = await condor.checked(
+        "condor_status", *condor._pool(), *asked, failing="the pool's machines could not be asked for"
+    )
     found = []
     for word in done.stdout.split():
         try:

@@ -26,32 +26,16 @@ _OVER = frozenset({2, 3})
 
 
 async def factories(condor: Condor, constraint: str) -> list[Mapping[str, Any]]:
-    """Return the ads of the factories of the user's submits that fulfil `constraint` and go on making jobs.
-
-    Raises
-    ------
-    CondorError
-        The queue could not be read.
-    """
+    """Return the ads of the factories of the user's submits that fulfil `constraint` and go on making jobs."""
     # JobMaterializeMaxIdle is an expression, which only the schedd evaluates.
     ads = await condor.query_factories(f"({constraint}) && JobMaterializeMaxIdle > 0", _ATTRIBUTES)
     return [ad for ad in ads if ad.get("JobFactoryPaused") not in _OVER]
 
 
 def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Collection[WorkerJob]) -> Iterator[WorkerJob]:
-    """Return the jobs that these factories have still to make.
+    """Return the jobs that these `factories` have still to make.
 
-    Parameters
-    ----------
-    ads : iterable of mapping
-        What `factories` returned.
-    made : collection of WorkerJob
-        The jobs that there were afterwards: one that has been made meanwhile is not counted twice.
-
-    Raises
-    ------
-    CondorError
-        An ad does not describe a factory.
+    `made` are the jobs that there were afterwards: one that has been made meanwhile is not counted twice.
     """
     for ad in ads:
         try:
@@ -66,13 +50,7 @@ def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Collection[WorkerJob]
 
 
 async def stop(condor: Condor, cluster: int) -> None:
-    """Let the factory of the HTCondor cluster `cluster` make no more jobs; those that there are stay.
-
-    Raises
-    ------
-    CondorError
-        It could not be stopped.
-    """
+    """Let the factory of the HTCondor cluster `cluster` make no more jobs; those that there are stay."""
     try:
         # A factory that is only removed goes on when the schedd has been restarted (seen on 23.9 and 25.14).
         await condor.edit(cluster, "JobMaterializeMaxIdle", "0")

@@ -26,16 +26,9 @@ def _own() -> Any:
 
 
 def render(name: str, **values: Any) -> str:
-    """Render the template `name`.
+    """Return the template `name` rendered.
 
     A file of that name in the directory ``htcdaskgateway.template-directory`` goes before the package's own.
-
-    Raises
-    ------
-    TemplateError
-        There is no such template, it has a syntax error, or it uses a value that does not exist.
-    ConfigError
-        A value cannot be written where the template puts it.
     """
     import jinja2
 

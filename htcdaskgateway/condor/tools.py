@@ -21,20 +21,10 @@ _MACHINE_CONFIGS = (
 
 
 def find_bin_dir() -> Path:
-    """Find the directory of HTCondor's command line tools.
+    """Return the directory of HTCondor's command line tools.
 
     ``CONDOR_BIN_DIR`` or else ``htcdaskgateway.condor.bin-dir`` is taken at its word; without them the
     environment of the running Python is looked at, and then ``PATH``.
-
-    Returns
-    -------
-    pathlib.Path
-        A directory that holds ``condor_submit``, ``condor_q`` and ``condor_rm``.
-
-    Raises
-    ------
-    CondorNotFoundError
-        The tools are not there.
     """
     for source, named in (
         ("CONDOR_BIN_DIR", os.environ.get("CONDOR_BIN_DIR")),

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..plain import printable as printable
+
 
 class Table(NamedTuple):
     """What a table shows.
@@ -31,11 +33,6 @@ class Table(NamedTuple):
     whole: int
     more: int
     summary: str
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, without what could steer a terminal; jobs and machines word it, not we."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def duration(seconds: float) -> str:

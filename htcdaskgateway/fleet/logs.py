@@ -66,7 +66,7 @@ class WorkerLogs(dict[str, str]):
 
 
 def read(staging: Staging, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-    """Return what lies in the log directory, of all, or of these workers or jobs (``"16.0"``)."""
+    """Return what lies in the log directory: of all that ended or started again, or of these workers or jobs."""
     # Of spooled jobs it comes back to where they were submitted from.
     directory = staging.directory if staging.spec.spool else staging.logs
     wanted = _wanted(workers)

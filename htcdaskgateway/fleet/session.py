@@ -63,8 +63,8 @@ class Session:
     ) -> None:
         """Make ready for workers, now that the scheduler runs.
 
-        `comm` is the cluster's ``scheduler_comm``. `ending` returns why the cluster has ended, as far as the
-        gateway server tells; `known` the names of the user's clusters, and of those it is given that are another user's.
+        `ending` returns why the cluster has ended, as far as the gateway server tells; `known` the names of the
+        user's clusters, and of those it is given that are another user's.
         """
         link = SchedulerLink(comm, ending)
         await link.install()

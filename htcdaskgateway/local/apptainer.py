@@ -32,26 +32,14 @@ class Apptainer:
 
     @classmethod
     def find_or_install(cls) -> Apptainer:
-        """Give this machine's Apptainer, or unpack Debian's into the user's cache; takes about 20 s and 110 MB.
-
-        Raises
-        ------
-        LocalSystemError
-            If there is none and none can be unpacked; says what to do instead.
-        """
+        """Return this machine's Apptainer, or unpack Debian's into the user's cache: 20 s and 110 MB."""
         if program := shutil.which("apptainer"):
             return cls(Path(program).absolute())
         prefix = unpack_packages(f"apptainer-{SUITE}", SUITE, PACKAGES, _finish, way_out=WAY_OUT)
         return cls(prefix / "usr/bin/apptainer")
 
     def build(self, image: Path, directory: Path) -> None:
-        """Make an image of the files of a directory: a file if its name ends in ``.sif``, else a directory.
-
-        Raises
-        ------
-        LocalSystemError
-            If that fails; what Apptainer said is in the text.
-        """
+        """Make an image of the files of a directory: a file if its name ends in ``.sif``, else a directory."""
         # zstd is five times as quick as the default, gzip, and its files are no larger.
         file = image.suffix == ".sif"
         options = ["--mksquashfs-args", "-comp zstd -Xcompression-level 3"] if file else ["--sandbox"]
@@ -60,7 +48,7 @@ class Apptainer:
 
 
 def _finish(prefix: Path) -> str:
-    """Complete the unpacked files and give the version."""
+    """Complete the unpacked files and return the version."""
     for name, target in _LINKS.items():
         (prefix / name).symlink_to(target)
     # The one place where it looks for its helpers whatever its PATH is.

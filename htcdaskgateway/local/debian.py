@@ -47,7 +47,7 @@ APT::Architectures {{ "{architecture}"; }};
 
 
 def cache_directory() -> Path:
-    """Give this package's directory in the user's cache."""
+    """Return this package's directory in the user's cache."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "htcdaskgateway"
 
@@ -57,28 +57,8 @@ def unpack_packages(
 ) -> Path:
     """Unpack Debian packages, and the libraries that they need, into the user's cache, once.
 
-    Parameters
-    ----------
-    name : str
-        The name of the directory in the cache.
-    suite : str
-        The Debian suite to take them from.
-    packages : sequence of str
-        The packages that are wanted whole; of all that they depend on, only the shared libraries are kept.
-    finish : callable
-        Is given the directory once the packages are there; completes it, tries it, and gives its version.
-    way_out : str
-        What to do where this does not work, for an error's text.
-
-    Returns
-    -------
-    Path
-        The directory; its programs run with its own libraries.
-
-    Raises
-    ------
-    LocalSystemError
-        If this is no Debian, the suite is unknown, the packages cannot be downloaded or do not work.
+    Of what `packages` depend on, only shared libraries are kept. `finish` completes the directory, tries it and
+    returns its version; `way_out` says in an error what to do instead.
     """
     if not re.fullmatch(r"[a-z][a-z0-9-]*", suite):
         raise LocalSystemError(f"{suite!r} is no name of a Debian suite; HTCONDOR_SUITE is trixie or sid")
@@ -131,7 +111,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def said(done: subprocess.CompletedProcess[str], what: str) -> str:
-    """Give what a program said, or raise LocalSystemError with the end of it if it failed."""
+    """Return what a program said, or raise LocalSystemError with the end of it if it failed."""
     if done.returncode != 0:
         output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise LocalSystemError(f"{what} failed with exit code {done.returncode}:\n{output}")
@@ -147,7 +127,7 @@ def _os_release() -> dict[str, str]:
 
 
 def _mirror(codename: str) -> str:
-    """Give the address of the Debian archive in apt's own settings."""
+    """Return the address of the Debian archive in apt's own settings."""
     # What an update would fetch: unlike `indextargets`, it is there before the first `apt-get update` too.
     listed = said(run(["apt-get", "--print-uris", "update"], timeout=TOOL_TIMEOUT), "apt-get --print-uris update")
     suites = {codename, "stable", "oldstable", "testing", "unstable", "sid"} - {""}

@@ -120,7 +120,7 @@ def exit_code(status: int) -> int:
 
 
 def guard(command: list[str], grace: float, parent: int) -> int:
-    """Run the command until it ends by itself, the parent is gone or a signal says so; give its exit code."""
+    """Run the command until it ends by itself, the parent is gone or a signal says so; return its exit code."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

@@ -84,19 +84,10 @@ _LIBRARY = re.compile(r"(?:^|\s)(/\S+) \(0x[0-9a-f]+\)$", re.M)
 
 
 def sandbox(requirements: Sequence[str] = REQUIREMENTS, *, pip: Sequence[str] = ()) -> Path:
-    """Give an image as a directory, made once and kept in the user's cache.
+    """Return an image as a directory, made once and kept in the user's cache.
 
-    Parameters
-    ----------
-    requirements : sequence of str
-        The distributions to copy, with all that they require; one that is not installed here is left out.
-    pip : sequence of str
-        Requirements that pip then installs beside or instead of them, such as ``["msgpack==1.1.0"]``.
-
-    Raises
-    ------
-    LocalSystemError
-        If it cannot be made.
+    It holds the distributions of `requirements`, less those that are not installed here, with all that they
+    require; `pip` then installs its requirements, such as ``["msgpack==1.1.0"]``, beside or instead of them.
     """
     found = _closure(requirements)
     versions = sorted(f"{name}=={distribution.version}" for name, distribution in found.items())
@@ -106,20 +97,14 @@ def sandbox(requirements: Sequence[str] = REQUIREMENTS, *, pip: Sequence[str] = 
 
 
 def sif(requirements: Sequence[str] = REQUIREMENTS, *, pip: Sequence[str] = ()) -> Path:
-    """Give the image of `sandbox` as a ``.sif`` file.
-
-    Raises
-    ------
-    LocalSystemError
-        If it cannot be made.
-    """
+    """Return the image of `sandbox` as a ``.sif`` file."""
     source = sandbox(requirements, pip=pip)
     target = source.with_name(f"{source.name}.sif")
     return made_once(target, lambda path: Apptainer.find_or_install().build(path, source))
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Give the target, made beside its place and moved there when it is whole."""
+    """Return the target, made beside its place and moved there when it is whole."""
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +181,7 @@ def _fill(directory: Path, distributions: Iterable[importlib.metadata.Distributi
 
 
 def _copy_python(directory: Path) -> Path:
-    """Copy the interpreter and its standard library to /opt/python; give the interpreter on this machine."""
+    """Copy the interpreter and its standard library to /opt/python; return the interpreter on this machine."""
     # Not sys.executable: that of a virtual environment may be a link to a launcher.
     program = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     home = directory / "opt/python"

@@ -34,7 +34,7 @@ class Installation:
 
     @classmethod
     def at(cls, prefix: Path) -> Installation | None:
-        """Give the installation below a prefix such as ``/usr``, or None if a program is missing."""
+        """Return the installation below a prefix such as ``/usr``, or None if a program is missing."""
         for sbin in (prefix / "sbin", prefix / "bin"):
             if all((sbin / name).is_file() for name in DAEMONS):
                 break
@@ -68,18 +68,9 @@ def find() -> Installation | None:
 
 
 def find_or_install(suite: str | None = None) -> Installation:
-    """Give this machine's HTCondor, or unpack one from Debian's packages into the user's cache.
+    """Return this machine's HTCondor, or unpack one from Debian's packages into the user's cache.
 
-    Parameters
-    ----------
-    suite : str, optional
-        The Debian suite to take it from even if the machine has one, such as ``trixie`` or ``sid``; by
-        default the environment variable ``HTCONDOR_SUITE``, and without that whatever the machine has.
-
-    Raises
-    ------
-    LocalSystemError
-        If there is none and none can be unpacked; says what to do instead.
+    From `suite`, or the one that ``HTCONDOR_SUITE`` names, it is unpacked even if the machine has one.
     """
     check_platform()
     suite = suite or os.environ.get("HTCONDOR_SUITE")
@@ -89,13 +80,7 @@ def find_or_install(suite: str | None = None) -> Installation:
 
 
 def install(suite: str = DEFAULT_SUITE) -> Installation:
-    """Unpack the HTCondor of a Debian suite into the user's cache, once; takes about 15 s and 85 MB.
-
-    Raises
-    ------
-    LocalSystemError
-        If this is no Debian, the suite is unknown or the packages cannot be downloaded.
-    """
+    """Unpack the HTCondor of a Debian suite into the user's cache, once; takes about 15 s and 85 MB."""
     prefix = unpack_packages(f"htcondor-{suite}", suite, [PACKAGE], _finish, way_out=WAY_OUT)
     return _whole(prefix)
 
@@ -108,5 +93,5 @@ def _whole(prefix: Path) -> Installation:
 
 
 def _finish(prefix: Path) -> str:
-    """Try the unpacked HTCondor and give its version."""
+    """Try the unpacked HTCondor and return its version."""
     return said(run([_whole(prefix).bin / "condor_version"], timeout=TOOL_TIMEOUT), "condor_version")

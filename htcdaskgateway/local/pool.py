@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dask.utils import parse_bytes
 
+from ..files import write_private
 from .apptainer import Apptainer
 from .debian import cache_directory
 from .errors import LocalSystemError
@@ -164,7 +165,7 @@ class PersonalPool(Startable):
         return self._guarded
 
     def _prepare(self) -> list[str | Path]:
-        """Write the pool's directory and give the command that starts its master."""
+        """Write the pool's directory and return the command that starts its master."""
         condor, root = self.installation, plain_path(self.directory)
         # HTCondor opens some of what is below to all. Somebody else's directory is left as it is.
         ours = not self.directory.exists() or (self.directory / "pool.lock").exists()
@@ -175,8 +176,7 @@ class PersonalPool(Startable):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         key = self.directory / "passwords.d/POOL"
         if not key.exists():
-            with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(64))
+            write_private(key, os.urandom(64))
         # With one uid only, HTCondor takes itself for a personal pool, and jobs keep root's file rights.
         command = one_uid_namespace([condor.sbin / "condor_master", "-f"])
         uid, gid = os.getuid() or ONE_UID, os.getgid()
@@ -205,7 +205,7 @@ class PersonalPool(Startable):
         return command
 
     def _container_config(self) -> dict[str, object]:
-        """Give what lets jobs run in containers; makes what HTCondor tries a container with."""
+        """Return what lets jobs run in containers; makes what HTCondor tries a container with."""
         apptainer = Apptainer.find_or_install()
         # HTCondor starts it without HOME; it would make a directory in the account's home, daemon's /usr/sbin say.
         program = self.directory / "apptainer"
@@ -233,7 +233,7 @@ class PersonalPool(Startable):
         return values
 
     def _tool_env(self) -> dict[str, str]:
-        """Give this process's environment less what would override the pool's configuration."""
+        """Return this process's environment less what would override the pool's configuration."""
         env = {name: value for name, value in os.environ.items() if not name.upper().startswith("_CONDOR_")}
         condor = self.installation
         env["PATH"] = os.pathsep.join([str(condor.bin), str(condor.sbin), env.get("PATH", os.defpath)])

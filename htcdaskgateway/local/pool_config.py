@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..condor.quoting import quote_config
+from ..errors import ConfigError
 from .errors import LocalSystemError
 
 HOST = "127.0.0.1"
 DOMAIN = "pool.test"
 
-# Words that begin a statement of HTCondor's configuration language rather than an assignment.
-_STATEMENTS = {"if", "elif", "else", "endif", "include", "use", "error", "warning"}
 CONFIG: dict[str, object] = {
     "LOCAL_CONFIG_FILE": "",
     "LOCAL_CONFIG_DIR": "",
@@ -74,22 +74,11 @@ CONFIG: dict[str, object] = {
 
 
 def config_lines(values: Mapping[str, object]) -> str:
-    """Write assignments in HTCondor's configuration language; no value can add a line.
-
-    Raises
-    ------
-    LocalSystemError
-        If a name is none, or a value holds a line break or a NUL or ends in a backslash.
-    """
-    lines = []
-    for name, value in values.items():
-        text = str(value)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name.lower() in _STATEMENTS:
-            raise LocalSystemError(f"{name!r} is no name of a condor configuration variable")
-        if len(text.splitlines()) > 1 or re.search(r"[\r\n\0]", text) or text.rstrip().endswith("\\"):
-            raise LocalSystemError(f"{name}: a value of the condor configuration is one line: {text!r}")
-        lines.append(f"{name} = {text}")
-    return "\n".join(lines) + "\n"
+    """Return assignments in HTCondor's configuration language; no value can add a line."""
+    try:
+        return "".join(f"{quote_config(name, value)}\n" for name, value in values.items())
+    except ConfigError as error:
+        raise LocalSystemError(str(error)) from None
 
 
 def plain_path(path: Path) -> str:

@@ -32,22 +32,7 @@ S = TypeVar("S", bound="Startable")
 def run(
     command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and give what it said, whatever its exit code.
-
-    Parameters
-    ----------
-    command : sequence of str or Path
-        The program and its arguments; no shell is involved.
-    timeout : float
-        Seconds after which the program is killed.
-    env : mapping, optional
-        The whole environment; by default this process's own.
-
-    Raises
-    ------
-    LocalSystemError
-        If the program cannot be started or runs into its time limit.
-    """
+    """Run a program to its end, or kill it after `timeout` seconds; return what it said, whatever its exit code."""
     name = Path(command[0]).name
     logger.debug("running %s", command)
     try:
@@ -68,19 +53,13 @@ def run(
 
 
 def check_platform() -> None:
-    """Raise before anything is installed where the local system cannot run.
-
-    Raises
-    ------
-    LocalSystemError
-        This is not Linux.
-    """
+    """Raise before anything is installed where the local system cannot run."""
     if not sys.platform.startswith("linux"):
         raise LocalSystemError("the local system needs Linux; elsewhere run it in a Linux container or machine")
 
 
 def one_uid_namespace(command: Sequence[str | Path]) -> list[str | Path]:
-    """Give the command that runs `command` in namespaces of its own with one uid; as it is unless this is root.
+    """Return the command that runs `command` in namespaces of its own with one uid; as it is unless this is root.
 
     There it has root's rights over files and none over the machine, and all that it starts ends with it.
     """
@@ -100,7 +79,7 @@ def one_uid_namespace(command: Sequence[str | Path]) -> list[str | Path]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Give TCP ports of the loopback address that nothing listens on, all different.
+    """Return TCP ports of the loopback address that nothing listens on, all different.
 
     They lie below those that Linux gives to outgoing connections, one of which could else take a port before its
     server does. Nor does another process of this package get them for as long as this one lives: a server may take
@@ -131,7 +110,7 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 def tail(path: Path) -> str:
-    """Give the last lines of a log file, for an error's text."""
+    """Return the last lines of a log file, for an error's text."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
@@ -161,16 +140,8 @@ class Startable:
 class GuardedProcess:
     """A server of which nothing is left when it stops, or when this process is gone.
 
-    The server runs under `guard.py`. Its lock file tells any later process whether it is running.
-
-    Parameters
-    ----------
-    lock : Path
-        The lock file; one server at a time can have it.
-    log : Path
-        Where the server's output is appended.
-    grace : float
-        Seconds the server has to end by itself when it is told to; 0 kills it at once.
+    The server runs under `guard.py`. Its lock file tells any later process whether it is running. When
+    it is told to end it has `grace` seconds to do so by itself; with 0 it is killed at once.
     """
 
     def __init__(self, lock: Path, log: Path, *, grace: float = 0) -> None:
@@ -191,11 +162,6 @@ class GuardedProcess:
         """Start the server, to end with this process or, if detached, to stay until stopped.
 
         If this process goes without stopping it, `remove` is a directory that goes too.
-
-        Raises
-        ------
-        LocalSystemError
-            If it is running already, or this is not Linux.
         """
         check_platform()
         if self.running():
@@ -227,7 +193,7 @@ class GuardedProcess:
         return False
 
     def pid(self) -> int | None:
-        """Give the process id of the running guard, if there is one."""
+        """Return the process id of the running guard, if there is one."""
         if self._guard is not None and self._guard.poll() is None:
             return self._guard.pid
         if not self.running():
@@ -236,13 +202,7 @@ class GuardedProcess:
         return int(text) if text else None
 
     def stop(self, timeout: float = 20) -> None:
-        """End the server and everything that it started, and wait until all is gone.
-
-        Raises
-        ------
-        LocalSystemError
-            If something is still running `timeout` seconds after the grace.
-        """
+        """End the server and everything that it started, and wait until all is gone."""
         pid = self.pid()
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..files import write_private
 from .errors import LocalSystemError
 from .processes import GuardedProcess, Startable, free_ports, tail, wait_until
 
@@ -123,8 +124,7 @@ class GatewayServer(Startable):
         try:
             (self.directory / "clusters").mkdir()
             config = self.directory / "config.py"
-            with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(self._config_text())
+            write_private(config, self._config_text())
             program = [self.server_python, "-m", "dask_gateway_server"]
             self._server = self._process("server", SERVER_GRACE)
             self._server.start([*program, "-f", config], env=self._env(), cwd=self.directory, remove=self.directory)

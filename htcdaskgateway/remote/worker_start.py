@@ -35,15 +35,7 @@ LONGEST_PAUSE = 30.0
 
 
 class Workers:
-    """The workers of one start of a job.
-
-    Parameters
-    ----------
-    main : callable
-        Runs one worker, given its options, and ends the process.
-    options : list of str
-        Those of ``dask worker``, with ``--name`` and, if there is more than one, ``--nworkers``.
-    """
+    """The workers of one start of a job: `main` runs one, given the options of ``dask worker``, and ends."""
 
     def __init__(self, main: Callable[[list[str]], object], options: list[str]) -> None:
         self.main = main

@@ -34,15 +34,7 @@ _LONGEST_PATIENCE = 10.0
 
 
 class WorkerCounts(NamedTuple):
-    """How many workers a scheduler has.
-
-    Attributes
-    ----------
-    htcondor, gateway : int
-        Workers of either kind that have joined.
-    gateway_wanted : int
-        How many of its own the gateway server shall start.
-    """
+    """How many workers of either kind have joined, and how many of its own the gateway server shall start."""
 
     htcondor: int
     gateway: int
@@ -55,17 +47,7 @@ class WorkerCounts(NamedTuple):
 
 
 class Tasks(NamedTuple):
-    """What a scheduler has to do.
-
-    Attributes
-    ----------
-    done, erred : int
-        How often a task has ended well or failed since the scheduler began.
-    to_do : int
-        How many tasks wait or are computed.
-    processing : dict of str to int
-        How many of them each HTCondor worker has.
-    """
+    """How often a task has ended well or failed, how many are to do, and how many each HTCondor worker computes."""
 
     done: int
     erred: int
@@ -93,14 +75,11 @@ class _FromSource:
 
 
 class SchedulerLink:
-    """The client's side of the scheduler plugin.
+    """The client's side of the scheduler plugin, by a cluster's ``scheduler_comm``.
 
-    Parameters
-    ----------
-    comm : distributed.core.rpc
-        The cluster's ``scheduler_comm``.
-    ending : callable, optional
-        Returns, awaited, in words why the cluster has ended, or None.
+    Each question raises a `SchedulerError` where the scheduler does not answer in time or has failed at it, and a
+    `ClusterEndedError` where the gateway says so: `ending` returns, awaited, in words why the cluster has ended, or
+    None. It is asked as soon as an answer is late.
     """
 
     def __init__(self, comm: Any, ending: Callable[[], Awaitable[str | None]] | None = None) -> None:
@@ -109,15 +88,7 @@ class SchedulerLink:
         self.timeout = config.seconds("scheduler-timeout")
 
     async def _ask(self, what: str, question: Awaitable[Any], timeout: float | None = None) -> Any:
-        """Return the scheduler's answer.
-
-        Raises
-        ------
-        ClusterEndedError
-            The gateway says that the cluster has ended; asked as soon as the answer is late.
-        SchedulerError
-            The scheduler does not answer in time, or has failed at it.
-        """
+        """Return the scheduler's answer."""
         answer = asyncio.ensure_future(question)
         try:
             with _explained(what):
@@ -148,13 +119,7 @@ class SchedulerLink:
             raise ClusterEndedError(ended)
 
     async def install(self) -> None:
-        """Put the plugin into the scheduler; where it is already, nothing happens.
-
-        Raises
-        ------
-        SchedulerError
-            The scheduler does not answer, or does not take it.
-        """
+        """Put the plugin into the scheduler; where it is already, nothing happens."""
         await self._ask(
             "take in the plugin that lets HTCondor's workers join",
             self.comm.register_scheduler_plugin(
@@ -165,20 +130,7 @@ class SchedulerLink:
         )
 
     async def workers(self, cheapest: int = 0) -> tuple[dict[str, int], list[str]]:
-        """Return the workers that are HTCondor jobs.
-
-        Parameters
-        ----------
-        cheapest : int
-            How many to choose among them.
-
-        Returns
-        -------
-        dict of str to int
-            How many tasks each processes, by the worker's name.
-        list of str
-            The names of the `cheapest` ones, those whose loss costs the least first.
-        """
+        """Return how many tasks each HTCondor worker has, and the names of those that are `cheapest` to lose."""
         answer = await self._ask("tell its workers", self.comm.htcdaskgateway_workers(n=cheapest))
         return dict(answer["processing"]), list(answer["cheapest"])
 
@@ -190,21 +142,9 @@ class SchedulerLink:
     async def adaptive(self, target_duration: float, threads: int) -> tuple[int, list[str], list[str]]:
         """Return what adaptive scaling of HTCondor's workers goes by.
 
-        Parameters
-        ----------
-        target_duration : float
-            How long the work at hand should take, in seconds.
-        threads : int
-            How many threads a worker has.
-
-        Returns
-        -------
-        int
-            How many workers the work asks for, beside those of the gateway server.
-        list of str
-            The names of those that have joined.
-        list of str
-            The names of those that process nothing, those with the least data first.
+        That is how many workers the work asks for beside those of the gateway server, if it is to take
+        `target_duration` seconds with `threads` a worker; the names of those that have joined; and the names of
+        those that process nothing, those with the least data first.
         """
         answer = await self._ask(
             "tell what the work asks for",
@@ -214,8 +154,7 @@ class SchedulerLink:
 
     async def tasks(self) -> Tasks:
         """Return how much is done and to do."""
-        with _explained("tell its tasks"):
-            answer = await asyncio.wait_for(self.comm.htcdaskgateway_tasks(), self.timeout)
+        answer = await self._ask("tell its tasks", self.comm.htcdaskgateway_tasks())
         return Tasks(**answer)
 
     async def versions(self) -> dict[str, Any]:
@@ -225,24 +164,10 @@ class SchedulerLink:
     async def retire(
         self, names: list[str], timeout: float, *, unoccupied: bool = False, force: bool = False
     ) -> list[str]:
-        """Retire workers, so that their data moves to others.
+        """Retire workers within `timeout` seconds, so that their data moves to others; return who stays.
 
-        Parameters
-        ----------
-        names : list of str
-            The workers' names.
-        timeout : float
-            How long that may take, in seconds.
-        unoccupied : bool
-            Only those that process nothing at that moment.
-        force : bool
-            Close those, too, whose data cannot be moved; their jobs are to be removed at once.
-
-        Returns
-        -------
-        list of str
-            The names of those that stay, because their data could not be moved or they have got work; with
-            `force` of those that were closed all the same.
+        They stay because their data could not be moved or, with `unoccupied`, because they have got work. With
+        `force` they are closed all the same, and their jobs are to be removed at once.
         """
         asked = self.comm.htcdaskgateway_retire(names=names, timeout=timeout, unoccupied=unoccupied, force=force)
         return list(await self._ask("retire workers", asked, timeout + self.timeout))
@@ -262,15 +187,7 @@ class SchedulerLink:
         await self._ask("note that the cluster ends", asked, _LONGEST_PATIENCE)
 
     async def check_open(self) -> None:
-        """Check that nobody shuts the cluster down.
-
-        Raises
-        ------
-        ClusterEndedError
-            Somebody does, or has done so.
-        SchedulerError
-            The scheduler does not answer.
-        """
+        """Raise a `ClusterEndedError` if somebody shuts the cluster down, or has done so."""
         closing = await self.noted(CLOSING)
         if closing is not None and abs(time.time() - closing) < _CLOSING_LASTS:
             raise ClusterEndedError("the cluster is being shut down")

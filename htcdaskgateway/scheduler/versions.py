@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed.utils import asciitable
-from distributed.versions import get_versions
+from distributed.versions import VersionMismatchWarning, get_versions
+
+__all__ = ["NotifyingComm", "VersionMismatchWarning", "Versions", "compare"]
 
 PYTHON = "python"
 _NONE = "-"
@@ -17,22 +19,11 @@ _OPTIONAL = frozenset(["numpy", "pandas", "lz4"])
 _NAMED = 3
 
 
-class VersionMismatchWarning(UserWarning):
-    """Client, scheduler and workers have not the same versions."""
-
-
 @dataclass(frozen=True)
 class Versions:
     """The versions of a cluster's three sides; prints as a table.
 
-    Attributes
-    ----------
-    client, scheduler : dict of str to str or None
-        The version of each package, and of ``python``; None where it is not installed.
-    workers : dict of str to dict
-        The same for each worker by its name.
-    image : str or None
-        The container image of HTCondor's workers.
+    Of each package, and of ``python``, each side names the version; None where it is not installed.
     """
 
     client: Mapping[str, str | None]
@@ -131,15 +122,10 @@ def compare(answer: Mapping[str, Any], image: str | None = None) -> Versions:
     )
 
 
-class Announcing:
+class NotifyingComm:
     """The comm of a cluster's worker status, which tells when a worker has joined before the message is passed on.
 
-    Parameters
-    ----------
-    comm : distributed.comm.Comm
-        The comm.
-    joined : bound method
-        Called without arguments for as long as its object is alive; must not raise.
+    `joined` is called for as long as its object is alive, and must not raise.
     """
 
     def __init__(self, comm: Any, joined: Callable[[], None]) -> None:

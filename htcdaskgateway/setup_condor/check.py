@@ -81,13 +81,7 @@ class Configuration:
 
 
 async def sources(condor: Condor) -> tuple[Path, ...]:
-    """Return the configuration files that HTCondor's tools read.
-
-    Raises
-    ------
-    CondorConfigError
-        They find none.
-    """
+    """Return the configuration files that HTCondor's tools read."""
     done = await condor.run("condor_config_val", "-config")
     if done.returncode != 0:
         raise CondorConfigError(

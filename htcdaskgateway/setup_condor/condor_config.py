@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..condor import templating
+from ..condor.quoting import quote_config
 from ..errors import ConfigError
 from .settings import Settings
 
@@ -17,7 +18,6 @@ BEGIN = "# >>> htcdaskgateway: written by setup_condor, which replaces what is b
 END = "# <<< htcdaskgateway <<<"
 
 _BLOCK = re.compile(rf"^{re.escape(BEGIN)}$.*?^{re.escape(END)}$\n?", re.M | re.S)
-_STATEMENTS = {"if", "elif", "else", "endif", "include", "use", "error", "warning"}
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,7 @@ class Target:
 
 
 def choose_target(settings: Settings, bin_dir: Path) -> Target:
-    """Return where the configuration goes.
-
-    Parameters
-    ----------
-    settings : Settings
-        Where a path may be given.
-    bin_dir : pathlib.Path
-        The directory of HTCondor's tools, which may lie in a conda environment.
-    """
+    """Return where the configuration goes; HTCondor's tools in `bin_dir` may lie in a conda environment."""
     if settings.condor_config is not None:
         path = settings.condor_config
         return Target(path / FILE_NAME if path.is_dir() else path, "as you said")
@@ -53,18 +45,12 @@ def choose_target(settings: Settings, bin_dir: Path) -> Target:
 
 
 def render(settings: Settings) -> str:
-    """Return the block of configuration between its two marks.
-
-    Raises
-    ------
-    ConfigError, TemplateError
-        A value cannot be written into a configuration.
-    """
+    """Return the block of configuration between its two marks."""
     for name, value in settings.condor_settings.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name.lower() in _STATEMENTS:
-            raise ConfigError(f"condor-settings: {name!r} is no name of a variable of HTCondor's configuration")
-        if not value.isprintable() or value.rstrip().endswith("\\"):
-            raise ConfigError(f"condor-settings: {name}: {value!r} is not one line of HTCondor's configuration")
+        try:
+            quote_config(name, value)
+        except ConfigError as error:
+            raise ConfigError(f"condor-settings: {error}") from None
     directory = settings.token_directory
     # By $ENV(HOME), so that those who share a conda environment each use their own tokens.
     in_home = directory.relative_to(Path.home()) if directory.is_relative_to(Path.home()) else None

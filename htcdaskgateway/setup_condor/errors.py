@@ -6,17 +6,7 @@ from ..errors import HTCDaskGatewayError
 
 
 class SetupError(HTCDaskGatewayError):
-    """The user's environment could not be made ready for HTCondor.
-
-    Parameters
-    ----------
-    message : str
-        What happened.
-    hint : str
-        What the user can do about it.
-    said : str
-        What the login node or ssh said, without secrets.
-    """
+    """The user's environment could not be made ready for HTCondor; `said` is what the login node or ssh said."""
 
     def __init__(self, message: str, hint: str = "", said: str = "") -> None:
         self.message = message

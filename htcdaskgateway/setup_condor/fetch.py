@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import tokens
 from .errors import LoginError, TokenError
 from .login import Login
-from .secrets import Blanker
+from .secrets import Redactor
 from .settings import Settings
 from .terminal import Terminal
 from .tokens import Token
@@ -59,14 +59,8 @@ def unframed(said: str, mark: str, code: int) -> tuple[str, str, int]:
     return found[1], f"{found[1]}{said[found.end() :]}", int(found[2])
 
 
-def fetch(settings: Settings, terminal: Terminal, blank: Blanker) -> Token:
-    """Log in, have a token made, and return it.
-
-    Raises
-    ------
-    SetupError
-        There is none; the message says why.
-    """
+def fetch(settings: Settings, terminal: Terminal, blank: Redactor) -> Token:
+    """Log in, have a token made, and return it."""
     command = remote_command(settings)
     mark = secrets.token_hex(16)
     said, code = Login(settings, terminal, blank).run(framed(command, mark))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..files import write_beside
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,7 @@ class NewFile:
 
 
 def write_all(files: Sequence[NewFile]) -> None:
-    """Write `files`: every one beside its place first, and then each into its place in one step.
-
-    Raises
-    ------
-    OSError
-        One of them could not be written. What was there before is there again.
-    """
+    """Write `files`: every one beside its place first, and then each into its place in one step."""
     made: list[Path] = []
     staged: list[tuple[Path, Path]] = []
     replaced: list[tuple[Path, NewFile | None]] = []
@@ -55,13 +49,7 @@ def write_all(files: Sequence[NewFile]) -> None:
 
 
 def backup_of(path: Path, directory: Path) -> NewFile | None:
-    """Return a backup of `path` to write into `directory`; None if there is nothing to back up.
-
-    Raises
-    ------
-    OSError
-        `path` cannot be read.
-    """
+    """Return a backup of `path` to write into `directory`; None if there is nothing to back up."""
     before = _read(path)
     if before is None:
         return None
@@ -84,19 +72,7 @@ def _make_directories(path: Path, made: list[Path]) -> None:
 
 
 def _stage(file: NewFile) -> Path:
-    # In the same directory, for a rename in one step; HTCondor skips names that begin with a dot.
-    temporary = file.path.with_name(f".{file.path.name}.{secrets.token_hex(6)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            os.fchmod(stream.fileno(), file.mode)
-            stream.write(file.data)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+    return write_beside(file.path, file.data, file.mode, sync=True)
 
 
 def _read(path: Path) -> NewFile | None:

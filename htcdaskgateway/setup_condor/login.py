@@ -12,23 +12,17 @@ from collections.abc import Sequence
 
 import pexpect
 
-from . import questions
+from . import host_key, questions, ssh
 from .errors import LoginError
 from .questions import Kind
-from .secrets import Blanker, Secret
+from .secrets import Redactor, Secret
 from .settings import Settings
-from .ssh import CHECK_BOTH, FAILURES, POLL, REFUSED, TRIES, command_line, exit_code, read_some
-from .terminal import Terminal
+from .terminal import Terminal, last_lines
 
 logger = logging.getLogger(__name__)
 
 # Who asks, as ssh puts it before the question itself.
 _ASKER = re.compile(r"^\s*(?:\((\S+@[^)\s]+)\) |(\S+@\S+)'s password:)")
-# ssh's own words before its question; what a host on the way printed stands before them.
-_HOST_KEY = re.compile(
-    r"The authenticity of host '([^'\n]+)' can't be established[^\n]*\n(?:but keys [^\n]*\n)?"
-    r"\S+ key fingerprint is (\S+?)\.?\n"
-)
 
 _QUIET_HIDDEN, _QUIET_QUESTION, _QUIET_LINE = 1.0, 1.5, 5.0  # the same for a question of no known kind
 _MOST_OUTPUT = 1 << 20
@@ -41,19 +35,9 @@ _DUO_DENIED = re.compile(
 
 
 class Login:
-    """One run of a command on the login node.
+    """One run of a command on the login node."""
 
-    Parameters
-    ----------
-    settings : Settings
-        Where, as whom and how.
-    terminal : Terminal
-        The person who answers what the settings do not.
-    blank : Blanker
-        What keeps secrets out of everything shown.
-    """
-
-    def __init__(self, settings: Settings, terminal: Terminal, blank: Blanker) -> None:
+    def __init__(self, settings: Settings, terminal: Terminal, blank: Redactor) -> None:
         self.settings = settings
         self.terminal = terminal
         self.blank = blank
@@ -64,20 +48,9 @@ class Login:
         self._duo_waits = False  # the last answer, or the login node itself, asked somebody's phone
         self._waited = 0.0  # seconds that the person took for answers
 
-    @property
-    def _who(self) -> str:
-        user = self.settings.user
-        return f"{user}@{self.settings.login_host}" if user else self.settings.login_host
-
     def run(self, remote: Sequence[str]) -> tuple[str, int]:
-        """Run `remote` and return what it printed since the last question, and its exit code.
-
-        Raises
-        ------
-        SetupError
-            ssh failed, a question stayed unanswered, or the time was over. ssh has been ended.
-        """
-        command = command_line(self.settings, remote)
+        """Run `remote` and return what it printed since the last question, and its exit code."""
+        command = ssh.command_line(self.settings, remote)
         if shutil.which(command[0]) is None:
             raise LoginError("there is no `ssh` on this machine", "install OpenSSH's client (conda: openssh)")
         logger.debug("running %s", shlex.join(command))
@@ -89,7 +62,7 @@ class Login:
         child.delaybeforesend = None
         try:
             self._converse(child)
-            code = exit_code(child)
+            code = ssh.exit_code(child)
         finally:
             child.close(force=True)
         self._debug("", end=True)
@@ -102,7 +75,7 @@ class Login:
         started = heard = time.monotonic()
         received = 0
         while True:
-            text = read_some(child)
+            text = ssh.read_some(child)
             if text is None:
                 return
             now = time.monotonic()
@@ -150,7 +123,7 @@ class Login:
         if not line.strip() and not echo:
             line = _last_line(self._text.rstrip())  # asked in a line of its own
         kind = questions.recognise(line, echo)
-        needed = POLL
+        needed = ssh.POLL
         if kind is None:
             if not line.strip() or not self.terminal.interactive:
                 return False
@@ -189,7 +162,7 @@ class Login:
 
     def _answer(self, kind: Kind, line: str, echo: bool) -> Secret:
         if kind is Kind.HOST_KEY:
-            return self._accept_host_key()
+            return host_key.accept(self.settings, self.terminal, self.blank(self._text))
         if kind is Kind.PASSWORD:
             return self._password(line)
         if kind is Kind.SECOND_FACTOR:
@@ -209,63 +182,27 @@ class Login:
             self.blank.add(answer)
         return answer
 
-    def _accept_host_key(self) -> Secret:
-        shown = self.blank(self._text)
-        # The last: a host on the way may have printed something that looks like it.
-        found = _HOST_KEY.match(shown[max(0, shown.rfind("The authenticity of host '")) :])
-        host, fingerprint = (found[1].split(" (")[0], found[2]) if found else (self.settings.login_host, "")
-        known = self.settings.host_key
-        if known:
-            if known != fingerprint:
-                raise LoginError(
-                    f"the key of {host} is not the one that was given, {known}",
-                    "ask your site for the fingerprint of its login node's key; for a host on the way, log in to "
-                    "that one by hand first",
-                    self._tail(),
-                )
-            return Secret("yes")
-        self._show(f"This machine does not know {host} yet:")
-        while True:
-            answer = self.terminal.ask(
-                "Is this the fingerprint that your site publishes? (yes, no, or ? if you do not know)",
-                how="give the fingerprint with --host-key (htcdaskgateway.setup.host-key), or log in once with ssh",
-            ).strip()
-            if answer.lower() == "yes" or (fingerprint and answer.rstrip(".") == fingerprint):
-                return Secret("yes")
-            if answer == "?":
-                raise LoginError(
-                    f"the key of {host} was not accepted, since nobody knows whether it is the right one",
-                    "ask your site's help desk for the fingerprint of its key. Where you have logged in to it "
-                    f"before, `ssh-keygen -l -F {host}` shows it, too. Then run setup_condor again with "
-                    "--host-key SHA256:...",
-                )
-            if answer.lower() == "no":
-                raise LoginError(
-                    f"the key of {host} was not accepted",
-                    "ask your site for its login node's fingerprint, and answer `yes` where they agree",
-                )
-            self.terminal.say("Type yes, no, ?, or the fingerprint that your site publishes.")
-
     def _password(self, line: str) -> Secret:
         tried = self._asked.count(Kind.PASSWORD)
         if tried:
             self._check_duo()
-        if tried >= TRIES:
-            raise LoginError(
-                f"{self._asker or self.settings.login_host} accepted none of {TRIES} passwords", CHECK_BOTH
-            )
+        if tried >= ssh.TRIES:
+            host = self._asker or self.settings.login_host
+            raise LoginError(f"{host} accepted none of {ssh.TRIES} passwords", ssh.CHECK_BOTH)
         if tried:
             self.terminal.say("That was not accepted; once more.")
         # Only where ssh says who asks is it sure: a jump host asks on the way, in the same words.
-        question = line if _ASKER.match(line) else f"Password, asked for on the way to {self._who} ({line})"
+        question = (
+            line if _ASKER.match(line) else f"Password, asked for on the way to {ssh.who(self.settings)} ({line})"
+        )
         return self._ask(question, hidden=True, how="use an ssh key or a ControlMaster connection")
 
     def _second_factor(self, line: str, echo: bool) -> Secret:
         tried = self._asked.count(Kind.SECOND_FACTOR)
         if tried:
             self._check_duo()
-        if tried > TRIES:  # one more, for the passcode of an SMS is a second answer
-            raise LoginError(f"the second factor was not accepted {TRIES} times", "run setup_condor again")
+        if tried > ssh.TRIES:  # one more, for the passcode of an SMS is a second answer
+            raise LoginError(f"the second factor was not accepted {ssh.TRIES} times", "run setup_condor again")
         listed = questions.options(self.blank(self._text))
         wanted = self.settings.duo
         chosen = None if tried else questions.choose(wanted, listed)
@@ -304,40 +241,21 @@ class Login:
 
     def _failure(self) -> LoginError:
         """Return the error that tells why ssh ended with its own exit code."""
-        settings = self.settings
-        values = {
-            "host": settings.login_host,
-            "who": self._who,
-            "user": settings.user or "you",
-            "known": f"[{settings.login_host}]:{settings.port}" if settings.port else settings.login_host,
-        }
         factor = Kind.SECOND_FACTOR in self._asked or self._duo_waits
         if factor and _DUO_TIMED_OUT.search(self._text):
             return self._too_late()
-        if factor and _DUO_DENIED.search(self._text):
+        if factor and (_DUO_DENIED.search(self._text) or ssh.refused(self._text)):
             return self._denied()
-        for pattern, message, hint in FAILURES:
-            if not re.search(pattern, self._text):
-                continue
-            if pattern is REFUSED and factor:
-                return self._denied()
-            if pattern is REFUSED and Kind.PASSWORD in self._asked:
-                message, hint = "{host} did not accept the password", CHECK_BOTH
-            return LoginError(message.format(**values), hint.format(**values), self._tail())
-        return LoginError(f"ssh to {settings.login_host} failed", f"try `ssh {self._who}` by hand", self._tail())
+        return ssh.failure(self.settings, self._text, self._tail(), password=Kind.PASSWORD in self._asked)
 
     def _show(self, heading: str) -> None:
-        """Show what the login node said since the last answer, without the question itself."""
+        """Show what the login node said since the last answer."""
         if heading:
             self.terminal.say(heading)
-        lines = [line.rstrip() for line in self.blank(self._text).split("\n")[:-1]]
-        for line in lines[-20:]:
-            if line:
-                self.terminal.say(f"  {line}")
+        self.terminal.show(self.blank(self._text))
 
     def _tail(self) -> str:
-        lines = [line.rstrip() for line in self.blank(self._text).splitlines()]
-        return "\n".join([line for line in lines if line][-12:])
+        return last_lines(self.blank(self._text))
 
     def _debug(self, text: str, *, end: bool = False) -> None:
         """Log what ssh says by whole lines: a secret may come in two pieces."""

@@ -21,17 +21,7 @@ _ATTRIBUTE = "HTCDaskGatewayProbe"
 
 
 async def schedd_sees(condor: Condor) -> bool:
-    """Tell whether the schedd writes where this machine's staging directory is.
-
-    Raises
-    ------
-    CondorError
-        The job could not be submitted or removed.
-    ConfigError
-        The directory's path cannot be written into a submit description.
-    OSError
-        The directory cannot be written.
-    """
+    """Tell whether the schedd writes where this machine's staging directory is."""
     mark = secrets.token_hex(8)
     directory = staging.staging_root() / f".probe-{mark}"
     with _made(directory):

@@ -37,20 +37,7 @@ _FACTOR = {"push": r"\bpush\b", "phone": r"\bphone\b|\bcall\b", "sms": r"\bsms\b
 
 
 def recognise(line: str, echo: bool) -> Kind | None:
-    """Return the kind of question that the unfinished `line` asks.
-
-    Parameters
-    ----------
-    line : str
-        What stands after the last line break.
-    echo : bool
-        Whether the terminal shows what is typed.
-
-    Returns
-    -------
-    Kind or None
-        None for what does not look like a question.
-    """
+    """Return the kind of question that the unfinished `line` asks; None if it asks none."""
     if not line.strip() or (echo and not _ENDS.search(line)):
         return None
     question = _WHO.sub("", line)

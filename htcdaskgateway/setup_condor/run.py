@@ -17,12 +17,13 @@ import click
 from ..condor.schedd import Condor
 from ..condor.tools import tool_environment
 from ..errors import CondorConfigError
+from ..files import write_private
 from . import check, condor_config, files, tokens, upgrade
 from .condor_config import Target
 from .errors import SetupError, StoppedError, StoreError
 from .fetch import fetch
 from .files import NewFile
-from .secrets import Blanker
+from .secrets import Redactor
 from .settings import Settings
 from .terminal import Terminal
 from .tokens import Token
@@ -30,22 +31,7 @@ from .verdict import Verdict
 
 
 def run(settings: Settings, terminal: Terminal, *, renew: bool = False) -> bool:
-    """Make the user's environment ready, and tell whether HTCondor's queue answers afterwards.
-
-    Parameters
-    ----------
-    settings : Settings
-        What to do.
-    terminal : Terminal
-        The person to ask.
-    renew : bool
-        Have a new token made even if the one that is there works.
-
-    Raises
-    ------
-    HTCDaskGatewayError
-        It could not be done; nothing was written, unless the message says so.
-    """
+    """Make the user's environment ready, and tell whether HTCondor's queue answers afterwards."""
     condor = Condor()
     target = condor_config.choose_target(settings, condor.bin_dir)
     block = condor_config.render(settings)
@@ -67,7 +53,7 @@ def run(settings: Settings, terminal: Terminal, *, renew: bool = False) -> bool:
             terminal.say(f"Token: {kept.summary()}; it works, so that no login is needed")
             _store(None, token_path, target, configuration, terminal)
         else:
-            token = fetch(_with_user(settings, terminal), terminal, Blanker())
+            token = fetch(_with_user(settings, terminal), terminal, Redactor())
             terminal.say(f"Token: {token.summary()}")
             _store(token, token_path, target, configuration, terminal)
     except (KeyboardInterrupt, click.Abort):
@@ -156,7 +142,7 @@ def _tried(condor: Condor, block: str) -> bool:
     before = os.environ.get("CONDOR_CONFIG")
     with tempfile.TemporaryDirectory(prefix="htcdaskgateway-") as directory:
         path = Path(directory) / "condor_config"
-        path.write_text(block, encoding="utf-8")
+        write_private(path, block)
         os.environ["CONDOR_CONFIG"] = str(path)
         try:
             return asyncio.run(check.schedd_verdict(condor)).good is True

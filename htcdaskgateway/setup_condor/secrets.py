@@ -12,13 +12,7 @@ BLANK = "********"
 
 
 class Secret:
-    """A text that shows itself only to who asks for it by name.
-
-    Parameters
-    ----------
-    text : str
-        The secret.
-    """
+    """A text that shows itself only to who asks for it by name."""
 
     __slots__ = ("_text",)
 
@@ -36,14 +30,14 @@ class Secret:
         return self._text
 
 
-class Blanker:
+class Redactor:
     """Blanks the secrets it was told of, and every token, in a text."""
 
     def __init__(self) -> None:
         self._secrets: list[Secret] = []
 
     def __repr__(self) -> str:
-        return f"Blanker<{len(self._secrets)} secrets>"
+        return f"Redactor<{len(self._secrets)} secrets>"
 
     def add(self, secret: Secret) -> None:
         """Blank `secret` from now on."""

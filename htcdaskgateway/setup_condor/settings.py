@@ -45,18 +45,7 @@ class Settings:
 
 
 def load(options: Mapping[str, Any]) -> Settings:
-    """Return the settings: what `options` says, and the configuration where it says nothing.
-
-    Parameters
-    ----------
-    options : mapping
-        The values of the command line, by the configuration's names; None and an empty tuple say nothing.
-
-    Raises
-    ------
-    ConfigError
-        A value cannot be used.
-    """
+    """Return the settings: what `options` says, and the configuration where it has None or an empty tuple."""
 
     def value(name: str) -> Any:
         given = options.get(name)

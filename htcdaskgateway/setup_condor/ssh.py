@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Sequence
 
 import pexpect
 
+from .errors import LoginError
 from .settings import Settings
 
 TRIES = 3
 """How often a password or a second factor is asked for."""
 
 POLL = 0.2  # how long the login node must be silent before its unfinished line is taken for a question
-REFUSED = "Permission denied|Too many authentication failures|No more authentication methods"
+_REFUSED = "Permission denied|Too many authentication failures|No more authentication methods"
 CHECK_BOTH = "check the user name and the password; wait before you try again, for some sites lock the account"
 
 # What ssh says when it fails; the first that matches is told.
-FAILURES = (
+_FAILURES = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed",
         "the key of {host} is not the one that this machine knows: somebody may be listening in, or the host was "
@@ -48,7 +50,7 @@ FAILURES = (
         "is the host up, and does it ask for your site's network or VPN? Check --login-host and --port",
     ),
     (
-        REFUSED,
+        _REFUSED,
         "{host} did not let {user} in",
         "check the user name; try `ssh {who}` by hand",
     ),
@@ -59,6 +61,11 @@ FAILURES = (
         "run setup_condor again; if it happens again, try `ssh {who}` by hand",
     ),
 )
+
+
+def who(settings: Settings) -> str:
+    """Return whom ssh logs in as, and where."""
+    return f"{settings.user}@{settings.login_host}" if settings.user else settings.login_host
 
 
 def command_line(settings: Settings, remote: Sequence[str]) -> list[str]:
@@ -104,3 +111,31 @@ def exit_code(child: pexpect.spawn) -> int:
     if child.exitstatus is None:
         return 255
     return int(child.exitstatus)
+
+
+def _matching(text: str) -> tuple[str, str, str] | None:
+    return next((row for row in _FAILURES if re.search(row[0], text)), None)
+
+
+def refused(text: str) -> bool:
+    """Tell whether what ssh said means that the login node let nobody in."""
+    found = _matching(text)
+    return found is not None and found[0] is _REFUSED
+
+
+def failure(settings: Settings, text: str, tail: str, *, password: bool) -> LoginError:
+    """Return why ssh ended with its own exit code, by what it said; `tail` is its end, as it may be shown."""
+    host = settings.login_host
+    found = _matching(text)
+    if found is None:
+        return LoginError(f"ssh to {host} failed", f"try `ssh {who(settings)}` by hand", tail)
+    pattern, message, hint = found
+    if pattern is _REFUSED and password:
+        message, hint = "{host} did not accept the password", CHECK_BOTH
+    values = {
+        "host": host,
+        "who": who(settings),
+        "user": settings.user or "you",
+        "known": f"[{host}]:{settings.port}" if settings.port else host,
+    }
+    return LoginError(message.format(**values), hint.format(**values), tail)

@@ -16,15 +16,7 @@ from .secrets import Secret
 
 
 class Terminal:
-    """A terminal with, perhaps, a person at it.
-
-    Parameters
-    ----------
-    limit : float
-        How many seconds the person may take for an answer.
-    interactive : bool, optional
-        Whether there is a person; by default whether standard input is a terminal.
-    """
+    """A terminal with, perhaps, a person at it, who may take `limit` seconds for an answer."""
 
     def __init__(self, limit: float, interactive: bool | None = None) -> None:
         self.limit = limit
@@ -34,14 +26,14 @@ class Terminal:
         """Show a text."""
         click.secho(plain(text), bold=bold or None)
 
-    def ask(self, question: str, *, default: str | None = None, how: str = "") -> str:
-        """Return the person's answer to `question`; `how` tells how to answer it without a person.
+    def show(self, said: str) -> None:
+        """Show what somebody else said, indented, without the question that ends it."""
+        for line in said.split("\n")[:-1][-20:]:
+            if line.rstrip():
+                self.say(f"  {line.rstrip()}")
 
-        Raises
-        ------
-        UnansweredError
-            Nobody is there, or nobody answered in time.
-        """
+    def ask(self, question: str, *, default: str | None = None, how: str = "") -> str:
+        """Return the person's answer to `question`; `how` tells how to answer it without a person."""
         with self._patience(question, how):
             answer: str = click.prompt(
                 question, default=default, show_default=bool(default), prompt_suffix=_suffix(question)
@@ -49,13 +41,7 @@ class Terminal:
         return answer
 
     def ask_secret(self, question: str, *, how: str = "") -> Secret:
-        """Return the person's answer, which is not shown while it is typed and may be empty.
-
-        Raises
-        ------
-        UnansweredError
-            Nobody is there, or nobody answered in time.
-        """
+        """Return the person's answer, which is not shown while it is typed and may be empty."""
         with self._patience(question, how):
             return Secret(
                 click.prompt(
@@ -88,3 +74,8 @@ class Terminal:
 
 def _suffix(question: str) -> str:
     return " " if question.rstrip().endswith((":", "?", ">")) else ": "
+
+
+def last_lines(text: str) -> str:
+    """Return the end of what somebody said, for an error."""
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-12:])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
 import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import jwt
+
+from ..plain import printable
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]+")
+_JWT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){2}")
 # The names that HTCondor skips in its directories (LOCAL_CONFIG_DIR_EXCLUDE_REGEXP).
 _SKIPPED = re.compile(r"(\..*)|(.*~)|(#.*)|(.*\.rpmsave)|(.*\.rpmnew)")
 
@@ -55,12 +56,15 @@ class Token:
 
 
 def parse(text: str) -> Token | None:
-    """Return the token that `text` is, or None: three base64url parts, a header and a payload in JSON."""
-    parts = text.split(".")
-    if len(parts) != 3:
+    """Return the token that `text` is, or None; its signature is the schedd's to check."""
+    if not _JWT.fullmatch(text):
         return None
-    header, payload = _json_part(parts[0]), _json_part(parts[1])
-    if header is None or "alg" not in header or payload is None or not _decode(parts[2]):
+    try:
+        header = jwt.get_unverified_header(text)
+        payload = jwt.decode(text, options={"verify_signature": False})
+    except (jwt.InvalidTokenError, RecursionError):  # as JSON of a thousand brackets is
+        return None
+    if "alg" not in header:
         return None
     issuer, identity = payload.get("iss"), payload.get("sub")
     if not isinstance(issuer, str) or not isinstance(identity, str):
@@ -69,9 +73,9 @@ def parse(text: str) -> Token | None:
     scopes = scope.split() if isinstance(scope, str) else [str(word) for word in scope or ()]
     return Token(
         text=text,
-        issuer=_one_line(issuer),
-        identity=_one_line(identity),
-        scopes=tuple(_one_line(word) for word in scopes),
+        issuer=printable(issuer),
+        identity=printable(identity),
+        scopes=tuple(printable(word) for word in scopes),
         issued=_time(payload.get("iat")),
         expires=_time(payload.get("exp")),
     )
@@ -96,32 +100,10 @@ def _headers(part: str) -> Iterator[str]:
         yield part[start:]
 
 
-def _decode(part: str) -> bytes:
-    """Return the bytes of a base64url part, or none if it is no such part."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", part):
-        return b""
-    try:
-        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error:
-        return b""
-
-
-def _json_part(part: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(_decode(part))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _time(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
         return float(value)
     return None
-
-
-def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 @dataclass(frozen=True)
@@ -135,13 +117,7 @@ class TokenFile:
 
 
 def directory(path: Path) -> list[TokenFile]:
-    """Return the files of a token directory in HTCondor's order: by name.
-
-    Raises
-    ------
-    OSError
-        The directory cannot be read.
-    """
+    """Return the files of a token directory in HTCondor's order: by name."""
     names = sorted(entry.name for entry in path.iterdir() if not _SKIPPED.fullmatch(entry.name))
     return [_token_file(path / name) for name in names if (path / name).is_file()]
 

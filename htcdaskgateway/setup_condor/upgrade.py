@@ -49,13 +49,7 @@ def leftovers(settings: Settings, target: Target, *, renew: bool = False) -> lis
 
 
 def clear(settings: Settings, target: Target, terminal: Terminal, *, renew: bool = False) -> None:
-    """Have what is in the way moved to the backups, if the person agrees.
-
-    Raises
-    ------
-    SetupError
-        They do not, nobody is there to ask, or it cannot be moved.
-    """
+    """Have what is in the way moved to the backups if the person agrees, and else raise SetupError."""
     try:
         found = leftovers(settings, target, renew=renew)
         if not found:

@@ -37,11 +37,11 @@ def submit(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
     sizes = {1: 8, 10: 5, 100: 5} if quick else {1: 25, 10: 25, 100: 15, 1000: 10, 10000: 10}
     cluster = gateway.new_cluster(requirements=WAITING)
     bare = Bare(directory / "submit", cluster, WAITING)
-    goals = {1: 1.5, 10: 1.5, 100: 1.1, 1000: 1.1, 10000: 1.1}
-    later_goals = {1: 2.5, 10: 2.5, 100: 2.5, 1000: 1.15, 10000: 1.15}
 
-    def by_hand(n: int) -> float:
-        seconds = timed(lambda: bare.submit(n))
+    def by_hand(n: int, before: int = 0) -> float:
+        if before:
+            bare.submit(before)
+        seconds = timed(lambda: bare.scale(before + n))
         empty_queue()
         return seconds
 
@@ -63,15 +63,15 @@ def submit(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
 
     for n, rounds in sizes.items():
         yield pairs(
-            f"first scale({n})", "bare", lambda n=n: first(n), lambda n=n: by_hand(n), rounds=rounds, goal=goals[n]
+            f"first scale({n})", "bare", lambda n=n: first(n), lambda n=n: by_hand(n), rounds=rounds, goal=1.1
         )
         yield pairs(
             f"later scale, {n} more",
             "bare",
             lambda n=n: later(n),
-            lambda n=n: by_hand(n),
+            lambda n=n: by_hand(n, before=1),
             rounds=rounds,
-            goal=later_goals[n],
+            goal=1.1,
         )
     with published(directory) as ask:
         for n in (1, 10, 100) if quick else (1, 10, 100, 1000):

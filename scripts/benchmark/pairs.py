@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 4000
+REACHED, MISSED = "reached", "missed"
 
 
 @dataclass
@@ -47,18 +48,21 @@ class Row:
         self.low, self.high = (float(value) for value in np.percentile(ratios, [2.5, 97.5]))
 
     @property
-    def reached(self) -> bool | None:
-        """Whether the interval includes the goal or lies below it."""
-        return None if self.goal is None else self.low <= self.goal
+    def verdict(self) -> str:
+        """Say whether the ratio of the medians reaches the goal, or at least the interval."""
+        if self.goal is None:
+            return ""
+        if self.ratio <= self.goal:
+            return REACHED
+        return "within the noise" if self.low <= self.goal else MISSED
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as plain data."""
-        return {**asdict(self), "reached": self.reached}
+        return {**asdict(self), "verdict": self.verdict}
 
     def cells(self) -> list[str]:
         """Return the row's cells as text."""
         goal = "-" if self.goal is None else f"≤ {self.goal:g}"
-        verdict = {None: "", True: "yes", False: "NO"}[self.reached]
         return [
             self.what,
             self.against,
@@ -66,11 +70,11 @@ class Row:
             f"{np.median(self.other):.3g} {self.unit}",
             f"{self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]",
             goal,
-            verdict,
+            self.verdict,
         ]
 
 
-HEADER = ["what", "against", "ours", "other", "ratio, 95 % interval", "goal", "reached"]
+HEADER = ["what", "against", "ours", "other", "ratio, 95 % interval", "goal", "verdict"]
 
 
 @dataclass
@@ -89,8 +93,8 @@ class Fact:
     def cells(self) -> list[str]:
         """Return the fact's cells as text."""
         goal = "-" if self.goal is None else f"≤ {self.goal:g} {self.unit}"
-        reached = "" if self.goal is None else ("yes" if self.value <= self.goal else "NO")
-        return [self.what, "", f"{self.value:.3g} {self.unit}", "", "", goal, reached]
+        verdict = "" if self.goal is None else REACHED if self.value <= self.goal else MISSED
+        return [self.what, "", f"{self.value:.3g} {self.unit}", "", "", goal, verdict]
 
 
 def timed(action: Callable[[], object]) -> float:

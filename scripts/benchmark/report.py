@@ -59,7 +59,7 @@ def table(name: str, figures: dict[str, Any]) -> str:
         what, against, *numbers = kind(**known).cells()
         cells.append([what, against, *(number.replace(" ", "\u00a0") for number in numbers)])
     used = [index for index in range(len(HEADER)) if any(line[index] not in ("", "-") for line in cells)]
-    header = HEADER if "ratio" in rows[0] else ["what", "", "figure", "", "", "goal", "reached"]
+    header = HEADER if "ratio" in rows[0] else ["what", "", "figure", "", "", "goal", "verdict"]
     lines = [markdown([line[index] for index in used]) for line in (header, ["---"] * len(HEADER), *cells)]
     load = " and ".join(f"{value:.1f}" for value in figures["load"])
     about = f"{figures['date']}, commit {figures['commit']}; load of the machine before and after: {load}."

@@ -95,6 +95,10 @@ class Bare:
         """Submit `n` jobs."""
         tool("condor_submit", "-terse", "bare.sub", "-queue", str(n), cwd=self.directory)
 
+    def scale(self, n: int) -> None:
+        """Count the jobs and submit what is missing of `n`, as a careful person does."""
+        self.submit(n - self.jobs())
+
     @staticmethod
     def jobs() -> int:
         """Return how many of them are in the queue."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import processes
 
 from htcdaskgateway.local.install import Installation, find_or_install
 
@@ -21,17 +22,7 @@ def processes_of() -> Callable[[str | Path], list[int]]:
     """Find the processes that name a text, such as a directory, in their command line or environment."""
 
     def find(text: str | Path) -> list[int]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-            if str(text).encode() in said:
-                found.append(int(entry.name))
-        return found
+        return [pid for pid, command, environment in processes() if str(text) in command + environment]
 
     return find
 

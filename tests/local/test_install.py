@@ -69,7 +69,7 @@ def test_suite_comes_before_the_machine(cache, monkeypatch, tmp_path):
 
 def test_not_debian_says_what_to_do(cache, monkeypatch):
     monkeypatch.setattr(debian, "_os_release", lambda: {"ID": "fedora"})
-    with pytest.raises(LocalSystemError, match="conda install -c conda-forge htcondor"):
+    with pytest.raises(LocalSystemError, match="apt-get install condor"):
         install("trixie")
 
 

@@ -7,6 +7,7 @@ import re
 import stat
 from pathlib import Path
 
+import psutil
 import pytest
 from support import Pool, wait_until
 from trouble import Trouble
@@ -70,8 +71,8 @@ def test_key_is_nowhere_but_in_two_private_places_and_is_gone_in_the_end(open_um
         assert system.pool.directory / "execute" in sent[0].parents
         assert mode(sent[0]) & 0o077 == 0
         (pid,) = Trouble(system).workers(cluster.name).values()
-        for part in ("cmdline", "environ"):
-            assert secret not in Path(f"/proc/{pid}/{part}").read_bytes()
+        worker = psutil.Process(pid)
+        assert secret.decode() not in str([worker.cmdline(), worker.environ()])
         everything = client.run_on_scheduler(lambda dask_scheduler: str(dask_scheduler.task_metadata))
         assert secret.decode() not in everything
     cluster.scale(0)
@@ -123,11 +124,11 @@ def test_gateways_password_and_tokens_never_reach_a_job(new_cluster, system, mon
     with cluster.get_client() as client:
         client.wait_for_workers(1, timeout=60)
         (pid,) = Trouble(system).workers(cluster.name).values()
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        environment = psutil.Process(pid).environ()
         for name, value in SECRETS.items():
-            assert value.encode() not in environment
-            assert name.encode() + b"=" not in environment
-        assert system.password.encode() not in environment
+            assert value not in str(environment)
+            assert name not in environment
+        assert system.password not in str(environment)
 
 
 def test_no_secret_is_in_the_environment_of_a_tool(monkeypatch, tmp_path):

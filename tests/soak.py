@@ -10,7 +10,6 @@ import asyncio
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 import warnings
@@ -20,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import dask.config
+from support import Tools, processes, wait_until
+from trouble import Trouble, Work, names
 
 from htcdaskgateway import HTCGateway
 from htcdaskgateway.errors import HTCDaskGatewayError
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from support import Tools, wait_until
-from trouble import Trouble, Work, names, processes
 
 FAULT_EVERY = 20.0
 SCALINGS = 50
@@ -269,20 +266,20 @@ def main() -> None:
     warnings.simplefilter("ignore")
     pool = PersonalPool(config={"MASTER_BACKOFF_CONSTANT": 1, "MASTER_BACKOFF_CEILING": 2})
     server = GatewayServer(persistent=True)
-    places: list[bytes] = []
+    places: list[str] = []
 
     def left() -> list[str]:
         return [command for _, command, environment in processes() if any(place in environment for place in places)]
 
     with LocalSystem(pool=pool, server=server) as system, dask.config.set(SETTINGS):
-        places += [os.fsencode(pool.directory), os.fsencode(server.directory)]
+        places += [str(pool.directory), str(server.directory)]
         # The first cluster of a process opens what stays open: the loop's own, imports, a thread pool.
         with HTCGateway() as gateway:
             gateway.new_cluster().shutdown()
         with tempfile.TemporaryDirectory() as directory:
             tools = Tools(Path(directory), pool.installation.bin)
             os.environ["CONDOR_BIN_DIR"] = directory
-            soak(system, tools, arguments.minutes, random.Random(seed))  # noqa: S311 - to choose a fault, not a secret
+            soak(system, tools, arguments.minutes, random.Random(seed))
     wait_until(lambda: not left(), 30, lambda: f"no process is left: {left()}")
     say("no process is left; all is well")
 

@@ -95,6 +95,7 @@ class Queue:
         self.scheduler = scheduler
         self.constraint = cluster_constraint(staging.cluster)
         self.seen = WorkerJobs()
+        self.asked: int | None = None
         self._seen_at = self._changed_at = -float("inf")
         self._held: dict[JobId, float] = {}
         self.schedd = schedd
@@ -120,6 +121,11 @@ class Queue:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
         return await asyncio.shield(self._looking)
+
+    async def look_at_all(self, max_age: float | None = None) -> None:
+        """Look at the jobs, and at how many are asked for, by whatever client."""
+        await self.look(max_age)
+        self.asked = await self.scheduler.noted("wanted")
 
     async def _look(self) -> WorkerJobs:
         asked_at = time.monotonic()

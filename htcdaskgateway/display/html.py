@@ -12,7 +12,8 @@ from .overview import Overview
 ERROR = (
     "<pre class='htcdaskgateway-error' style='background: none; "
     "color: "
-    "var(--jp-error-color1, var(--vscode-errorForeground, #d9534f)); white-space: pre-wrap; overflow-wrap: anywhere; line-height: normal'>"
+    "var(--jp-error-color1, var(--vscode-errorForeground, #d9534f)); white-space: pre-wrap; "
+    "overflow-wrap: anywhere; line-height: normal'>"
 )
 """How the HTML of an error begins."""
 

@@ -70,9 +70,9 @@ class ClusterWidget:
         self._ended = False
         self._changed = asyncio.Event()
         self._failure: str | None = None  # what is shown while the queue cannot be read
-        narrow, wrapping, wide = Layout(width="150px"), Layout(flex_flow="row wrap"), Layout(width="100%")
-        self.status, self.held, self.message = (HTML(layout=Layout(width="99%")) for _ in range(3))
-        self.jobs, self.logs, self.why = (HTML(layout=Layout(width="99%")) for _ in range(3))
+        narrow, wrapping, wide = Layout(width="150px"), Layout(flex_flow="row wrap"), Layout(width="auto")
+        self.status, self.held, self.message = (HTML(layout=Layout(width="auto")) for _ in range(3))
+        self.jobs, self.logs, self.why = (HTML(layout=Layout(width="auto")) for _ in range(3))
         self._request = IntText(0, description="Workers", layout=narrow)
         self._minimum = IntText(0, description="Minimum", layout=narrow)
         self._maximum = IntText(0, description="Maximum", layout=narrow)

@@ -98,6 +98,13 @@ class Lab:
             """
         )
 
+    def tab(self, name: str) -> None:
+        """Choose a tab of the view, which listens to the mouse and not to a click."""
+        from selenium.webdriver.common.by import By
+
+        tabs = self.driver.find_elements(By.CSS_SELECTOR, ".jp-OutputArea .widget-tab [role=tab]")
+        next(tab for tab in tabs if tab.text.strip() == name).click()
+
     def press(self, selector: str) -> None:
         """Click the one element of that kind, when it is there."""
         self.until(f"const e = document.querySelector({selector!r}); if (e) e.click(); return !!e")
@@ -113,6 +120,7 @@ class Lab:
 
     def looks(self, name: str, selector: str) -> None:
         """Keep pictures narrow and wide, light and dark; in none of them something is too wide."""
+        self.driver.execute_script("jupyterapp.shell.collapseLeft(); jupyterapp.shell.collapseRight()")
         change = "jupyterapp.commands.execute('apputils:change-theme', {theme: arguments[0]})"
         for width in (480, 1280):
             self.driver.set_window_size(width, 1300)

@@ -53,12 +53,12 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
     assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
     lab.looks("widget-held", WIDGET)
     for tab, button, words in (("Jobs", "", "Machine"), ("Logs", "Logs", "htcondor-"), ("Why?", "Explain", "Job")):
-        lab.click(".lm-TabBar-tab, .p-TabBar-tab", tab)
+        lab.tab(tab)
         if button:
             lab.click("button", button)
         lab.see(WIDGET, words)
         lab.looks(f"tab-{tab.lower().strip('?')}", WIDGET)
-    lab.click(".lm-TabBar-tab, .p-TabBar-tab", "Scaling")
+    lab.tab("Scaling")
 
     lab.enter("input[type=number]", -1)
     lab.click("button", "Scale")

@@ -42,6 +42,8 @@ from support import COVERAGE, Pool, Tools, wait_until  # noqa: E402
 
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool  # noqa: E402
 from htcdaskgateway.local.debian import cache_directory  # noqa: E402
+from htcdaskgateway.local.pool import _user_name  # noqa: E402
+from htcdaskgateway.local.pool_config import DOMAIN  # noqa: E402
 
 _end_of_client = dask_gateway.Gateway.__del__
 
@@ -158,10 +160,13 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # for such machines, here for jobs that ask for it.
 _DISK = "(HoldAboveRequest =?= true && (TARGET.DiskUsage > MY.Disk) =?= true)"
 _TOO_MUCH = f"{_DISK} || (HoldAboveRequest =?= true && (MemoryUsage > RequestMemory) =?= true)"
+_OWNER = _user_name(os.getuid() or 1)
 POOL: dict[str, object] = {
     # The master waits this long before it starts a daemon again that was killed; 10 s by default.
     "MASTER_BACKOFF_CONSTANT": 1,
     "MASTER_BACKOFF_CEILING": 2,
+    # Another account's name, for the tests of tokens.
+    **{f"ALLOW_{level}": f"{_OWNER}@{DOMAIN}, games@{DOMAIN}" for level in ("READ", "WRITE")},
     "WANT_HOLD": _TOO_MUCH,
     "WANT_HOLD_REASON": f'strcat(ifThenElse({_DISK}, "disk", "memory"), " usage exceeded the request")',
     "WANT_HOLD_SUBCODE": f"ifThenElse({_DISK}, 104, 102)",

@@ -52,7 +52,7 @@ def test_jobs_come_in_the_order_of_their_ids_and_are_counted_by_status():
     jobs = WorkerJobs.from_ads([ad(10, 1), ad(9, 2), ad(2, 5), ad(1, 3), ad(0, 4)])
     assert [job.id.proc for job in jobs] == [0, 1, 2, 9, 10]
     assert [job.id.proc for job in jobs.live] == [2, 9, 10]
-    assert [job.id.proc for job in jobs.having(JobStatus.HELD)] == [2]
+    assert [job.id.proc for job in jobs.with_status(JobStatus.HELD)] == [2]
     assert jobs.summary() == "1 running, 1 idle, 1 held"
 
 

@@ -206,7 +206,7 @@ def test_a_nannys_worker_is_ended_above_its_memory_limit_and_comes_back(new_clus
 
 
 def test_a_nanny_without_a_scheduler_leaves(new_cluster, pool):
-    cluster = new_cluster(nanny=True, death_timeout="4s", memory="512MB")
+    cluster = new_cluster(nanny=True, death_timeout="20s", memory="512MB")
     with with_workers(cluster, 1) as client:
         os.kill(client.run_on_scheduler(os.getpid), signal.SIGKILL)
         wait_until(lambda: not pool.jobs(cluster.name), what="the job leaves")

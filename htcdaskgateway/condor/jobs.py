@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from ..display.table import Table, duration, printable, table_html, table_text
+from ..display.table import Table, duration, table_html, table_text
 from ..errors import CondorError
+from ..plain import printable
 
 CLUSTER_ATTRIBUTE = "HTCDaskGatewayCluster"
 """The attribute of a job's ad that names the Dask cluster the job works for."""
@@ -188,7 +189,7 @@ class WorkerJobs(list[WorkerJob]):
         """Those that are, or can become, workers."""
         return WorkerJobs(job for job in self if job.live)
 
-    def having(self, status: JobStatus) -> WorkerJobs:
+    def with_status(self, status: JobStatus) -> WorkerJobs:
         """Return those with that status."""
         return WorkerJobs(job for job in self if job.status is status)
 

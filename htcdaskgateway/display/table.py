@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..plain import printable as printable
-
 
 class Table(NamedTuple):
     """What a table shows.

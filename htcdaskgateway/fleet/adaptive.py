@@ -126,7 +126,7 @@ class FleetView:
         self._wanted = n
 
     def _made_up_for(self) -> list[JobId]:
-        held = self.fleet.seen.having(JobStatus.HELD)
+        held = self.fleet.seen.with_status(JobStatus.HELD)
         return [job.id for job in held if job.hold_code != SPOOLING][: self._wanted]
 
     @property

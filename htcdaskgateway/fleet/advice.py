@@ -6,7 +6,7 @@ import re
 
 from ..condor.analysis import Analysis
 from ..condor.jobs import WorkerJob
-from ..display.table import printable
+from ..plain import printable
 from .findings import Finding
 
 AGAIN = "Then {other}."

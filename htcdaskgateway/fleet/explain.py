@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..condor.analysis import Analysis, parse_analysis
 from ..condor.jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
-from ..display.table import duration, printable
+from ..display.table import duration
 from ..errors import CondorError, HTCDaskGatewayError
+from ..plain import printable
 from ..worker.job import EXIT_NO_PYTHON
 from ..worker.spec import WorkerSpec
 from . import remedies
@@ -85,7 +86,7 @@ def held(jobs: WorkerJobs, spec: WorkerSpec) -> list[Finding]:
 
 def _held(jobs: WorkerJobs) -> list[Finding]:
     groups: dict[tuple[int, int], list[WorkerJob]] = defaultdict(list)
-    for job in jobs.having(JobStatus.HELD):
+    for job in jobs.with_status(JobStatus.HELD):
         groups[job.hold_code or 0, job.hold_subcode or 0].append(job)
     findings = []
     for (code, subcode), group in sorted(groups.items()):
@@ -140,7 +141,7 @@ def _line(text: str) -> str:
 
 async def _waiting(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     """Explain the idle jobs; those of one submit are alike, also those that the schedd has still to make."""
-    idle = jobs.having(JobStatus.IDLE)
+    idle = jobs.with_status(JobStatus.IDLE)
     submits = Counter(job.id.cluster for job in idle)
     findings = []
     for cluster, _ in submits.most_common(_ANALYSES):
@@ -177,7 +178,7 @@ async def _with_numbers(fleet: Fleet, finding: Finding, said: Analysis) -> Findi
 
 async def _absent(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     """Explain jobs that run and whose worker the scheduler does not know."""
-    running = jobs.having(JobStatus.RUNNING)
+    running = jobs.with_status(JobStatus.RUNNING)
     if not running:
         return []
     names, _ = await fleet.scheduler.workers()

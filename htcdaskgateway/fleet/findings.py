@@ -75,7 +75,7 @@ class Explanation:
     def __str__(self) -> str:
         if not self.jobs.live:
             return "There are no worker jobs; scale(n) submits some."
-        if not self.findings and len(self.jobs.having(JobStatus.RUNNING)) == len(self.jobs.live):
+        if not self.findings and len(self.jobs.with_status(JobStatus.RUNNING)) == len(self.jobs.live):
             count = len(self.jobs.live)
             return (
                 f"All is well: {'the job runs and its' if count == 1 else f'all {count} jobs run and their'} "

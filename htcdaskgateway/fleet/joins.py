@@ -67,7 +67,8 @@ async def keep_joins(link: SchedulerLink, directory: Path) -> list[Join]:
     data = await link.noted(JOINS, [])
     joins = Join.from_data(data)
     if joins:
-        await asyncio.to_thread(_write, joins_file(directory), data)
+        # In no thread: a program that ends closes its clusters when Python starts none any more.
+        _write(joins_file(directory), data)
     return joins
 
 

@@ -96,7 +96,7 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
     logs = await asyncio.to_thread(read, fleet.staging, wanted)
     running = [
         job
-        for job in jobs.having(JobStatus.RUNNING)
+        for job in jobs.with_status(JobStatus.RUNNING)
         if job.worker_name not in logs and (wanted is None or wanted & {str(job.id), _start(str(job.worker_name))})
     ]
     if wanted is None and len(running) > _TAILED:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ..condor.eventlog import Event, EventType, Transfer
 from ..condor.jobs import JobId
-from ..display.table import duration, printable
+from ..display.table import duration
+from ..plain import printable
 from .joins import Join
 
 _AT_ONCE = 2.0

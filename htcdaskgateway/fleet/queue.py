@@ -187,7 +187,7 @@ class Queue:
 
     def _report_holds(self) -> None:
         """Warn of jobs that have gone on hold since the last look."""
-        held = [job for job in self.seen.having(JobStatus.HELD) if job.hold_code != SPOOLING]
+        held = [job for job in self.seen.with_status(JobStatus.HELD) if job.hold_code != SPOOLING]
         fresh = [job for job in held if self._held.get(job.id) != job.since]
         self._held = {job.id: job.since for job in held}
         kinds: dict[tuple[int | None, int | None], list[WorkerJob]] = {}

@@ -130,15 +130,18 @@ class Session:
 
         `fleet` is what `leave` returned.
         """
-        if self.adaptive is not None:
-            await self.adaptive.leave(now=shutdown)
-        if fleet is not None:
-            if shutdown:
-                await keep_last_joins(fleet.scheduler, fleet.staging.directory)
-            await (fleet.abandon() if shutdown else fleet.close())
-        if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
-            schedd = fleet.schedd if fleet else staging.noted_schedd(name)
-            await remove_jobs(fleet.condor if fleet else self.condor, name, schedd)
+        try:
+            if self.adaptive is not None:
+                await self.adaptive.leave(now=shutdown)
+            if fleet is not None:
+                if shutdown:
+                    await keep_last_joins(fleet.scheduler, fleet.staging.directory)
+                await (fleet.abandon() if shutdown else fleet.close())
+        finally:
+            # Whatever else fails, the jobs go.
+            if shutdown and not (self._fresh and fleet is None):  # else it never got as far as submitting
+                schedd = fleet.schedd if fleet else staging.noted_schedd(name)
+                await remove_jobs(fleet.condor if fleet else self.condor, name, schedd)
 
     def adapt(self, fleet: Fleet, loop: Any, minimum: Any, maximum: Any, **settings: Any) -> FleetAdaptive:
         """Begin adaptive scaling in place of any that this client has begun."""

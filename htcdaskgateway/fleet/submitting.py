@@ -100,7 +100,7 @@ class Submitting(Queue):
 
         Returns the jobs that remain. They may be fewer than `n`, because a factory stops as a whole.
         """
-        unmade = Counter(job.id.cluster for job in live.having(JobStatus.UNMATERIALIZED))
+        unmade = Counter(job.id.cluster for job in live.with_status(JobStatus.UNMATERIALIZED))
         surplus = len(live) - n
         for cluster in sorted(unmade, reverse=True):
             if surplus > 0:

@@ -92,8 +92,8 @@ class _Watch:
             await self._warn_of_few(missing)
         # Where there are too few jobs, others may make more, as long as those that there are can run.
         needed = 1 if len(jobs) < missing else missing
-        held = sum(job.hold_code != SPOOLING for job in jobs.having(JobStatus.HELD))
-        overdue = jobs.having(JobStatus.IDLE) and time.monotonic() > self._analyze_at
+        held = sum(job.hold_code != SPOOLING for job in jobs.with_status(JobStatus.HELD))
+        overdue = jobs.with_status(JobStatus.IDLE) and time.monotonic() > self._analyze_at
         if overdue or (held and len(jobs) - held < needed):
             # An analysis costs HTCondor a look at the whole pool.
             self._analyze_at = time.monotonic() + _ANALYZE_AGAIN

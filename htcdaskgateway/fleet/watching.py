@@ -6,9 +6,10 @@ import time
 from collections import Counter
 
 from ..condor.jobs import JobId, JobStatus, WorkerJob
-from ..display.table import duration, printable
+from ..display.table import duration
 from ..display.watch import Row, View
 from ..errors import CondorError
+from ..plain import printable
 from .fleet import Fleet
 
 

@@ -229,8 +229,9 @@ def _check_known(words: tuple[str, ...], name: str) -> None:
     except click.UsageError as error:
         raise ConfigError(f"{name}: dask worker would say: {error.format_message()}") from error
     # What follows a preload may be that preload's own.
-    strays = [] if given.get("preload") else given["preload_argv"]
-    if strays:
+    strays = given["preload_argv"]
+    # Where there are none, the newest click has neither None nor an empty tuple.
+    if isinstance(strays, tuple | list) and strays and not isinstance(given.get("preload"), list):
         raise ConfigError(
             f"{name}: dask worker knows no {strays[0]!r}; `dask worker --help` lists its options, and each word "
             'is a text of its own: ["--resources", "GPU=1"]'

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from .. import config
 from ..condor.schedd import check_schedd
 from ..errors import ConfigError, StagingError
+from ..files import NotOwnError, private_directory, write_private
 from .job import REMOTE_FILES, job_files, spool_seconds
 from .spec import WorkerSpec
 
@@ -105,7 +106,7 @@ class Staging:
             staging_root().mkdir(mode=0o700, parents=True, exist_ok=True)
             credentials = self.directory / "credentials"
             for directory in (self.directory, credentials):
-                _private_directory(directory)
+                private_directory(directory)
             self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name, text in files.items():
                 _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)
@@ -201,6 +202,8 @@ def sweep(cluster: str) -> None:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
+    except NotOwnError as error:
+        raise StagingError(f"{error}; remove it, or set HTCDASK_STAGEDIR elsewhere") from error
     except OSError as error:
         raise StagingError(
             f"the staging directory {path} cannot be used: {error.strerror or error}; set HTCDASK_STAGEDIR to a "
@@ -208,31 +211,11 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _private_directory(path: Path) -> None:
-    """Make `path` a directory that is the user's alone, or refuse one that is not."""
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise StagingError(f"{path} is not a directory of yours; remove it, or set HTCDASK_STAGEDIR elsewhere")
-    if stat.S_IMODE(found.st_mode) != 0o700:
-        path.chmod(0o700)
-
-
 def _write(path: Path, text: str, mode: int) -> None:
-    """Write `path` in one step, with `mode` from the moment it exists, whatever the umask."""
+    """Write `path`, unless it is right already."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         # A job that starts at this moment reads these files: what is right is left alone.
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == mode and path.read_text() == text:
             return
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, mode)
-            file.write(text)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_private(path, text, mode)

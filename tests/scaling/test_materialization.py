@@ -44,7 +44,7 @@ def test_what_is_still_to_be_made_counts_and_scaling_twice_submits_once(
     assert len(tool_calls.calls_of("condor_submit")) == 1
     in_the_queue(pool, cluster, 5)
     jobs = looked(cluster)
-    assert (len(jobs), len(jobs.having(JobStatus.IDLE))) == (40, 5)
+    assert (len(jobs), len(jobs.with_status(JobStatus.IDLE))) == (40, 5)
     assert jobs.summary() == "0 running, 5 idle, 0 held, 35 unmaterialized"
     cluster.scale(42)
     assert tool_calls.calls_of("condor_submit")[-1][-2:] == ["-queue", "2"]
@@ -123,7 +123,7 @@ def test_what_a_user_removes_by_hand_does_not_count(new_cluster: Callable[..., A
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=PATIENCE)
     cluster.scale(30)
-    submit = looked(cluster).having(JobStatus.UNMATERIALIZED)[0].id.cluster
+    submit = looked(cluster).with_status(JobStatus.UNMATERIALIZED)[0].id.cluster
     pool.run("condor_rm", submit)
     wait_until(lambda: len(looked(cluster)) == 1, what="only the worker counts")
 

@@ -52,7 +52,7 @@ def test_it_agrees_with_the_ads_of_the_queue_and_of_the_history(
         lambda: next(j for j in pool.jobs(cluster.name) if j["ProcId"] == evicted.proc)["NumShadowStarts"] == 2
     )
     client.wait_for_workers(2, timeout=PATIENCE)
-    client.gather([client.submit(hold, pure=False) for _ in range(2)])
+    client.gather([client.submit(hold, pure=False, workers=[worker]) for worker in client.nthreads()])
     live = cluster.usage()
     assert [job.id for job in live.jobs] == [job.id for job in cluster.jobs()]
     assert all(job.seconds > 12 for job in live.jobs)

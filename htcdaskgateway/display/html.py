@@ -99,7 +99,7 @@ def links_html(name: str | None, dashboard: str | None) -> str:
 
 def jobs_html(table: str) -> str:
     """Return the table of jobs, which wraps where there is little room."""
-    return f"<div style='{_TEXT}; width: 100%; overflow-wrap: anywhere'>{table}</div>"
+    return f"<div style='{_TEXT}; width: 100%'>{table}</div>"
 
 
 def cluster_html(links: str, seen: Overview) -> str:

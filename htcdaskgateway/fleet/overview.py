@@ -19,9 +19,9 @@ def overview(fleet: Fleet, workers: Iterable[Mapping[str, Any]], asked: int | No
     joined = set(ours)
     spec = fleet.staging.spec
     idle = [job for job in live if job.status is JobStatus.IDLE and job.id not in joined]
-    holding = live.having(JobStatus.HELD)
+    holding = live.with_status(JobStatus.HELD)
     # A job whose worker has joined runs, whatever an older look at the queue says.
-    running = {job.id for job in live.having(JobStatus.RUNNING)} | (joined - {job.id for job in holding})
+    running = {job.id for job in live.with_status(JobStatus.RUNNING)} | (joined - {job.id for job in holding})
     return Overview(
         asked=len(live) if asked is None else asked,
         idle=len(idle),

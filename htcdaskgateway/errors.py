@@ -9,7 +9,21 @@ from .plain import plain
 
 
 class HTCDaskGatewayError(Exception):
-    """What every error of this package is."""
+    """What every error of this package is.
+
+    In a notebook it shows its type and message; ``%tb Plain`` or ``%tb Verbose`` then shows the whole traceback.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows, in the mode that was chosen there if it was."""
+        from IPython import get_ipython
+
+        shell = get_ipython()
+        tracebacks = getattr(shell, "InteractiveTB", None)
+        if tracebacks is not None and tracebacks.mode in ("Plain", "Verbose"):
+            whole: list[str] = tracebacks.structured_traceback(type(self), self, self.__traceback__, tb_offset=1)
+            return whole
+        return [f"{type(self).__name__}: {self}", "", "(%tb Plain shows the whole traceback.)"]
 
 
 class ConfigError(HTCDaskGatewayError, ValueError):

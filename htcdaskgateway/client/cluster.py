@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dask_gateway import Gateway, GatewayCluster
 from distributed import Client
 
 from ..display.notebook import NotebookView
-from ..fleet.explain import held
+from ..display.overview import Overview
+from ..fleet.overview import overview
 from ..fleet.session import Session
 from ..scheduler.versions import NotifyingComm
 from ..worker.spec import KEYWORDS
@@ -174,16 +175,13 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
         jobs = "" if fleet is None else f", jobs: {fleet.seen.summary()}"
         return f"HTCGatewayCluster<{self.name}, status={self.status}{jobs}>"
 
-    def _job_counts(self) -> Mapping[str, int] | None:
+    def _overview(self) -> Overview:
         fleet = self._session.fleet
-        return None if fleet is None else fleet.seen.counts()
+        workers = self.scheduler_info.get("workers", {}).values()
+        return Overview(open=False) if fleet is None else overview(fleet, workers, fleet.asked)
 
-    def _held(self) -> Iterable[str]:
-        fleet = self._session.fleet
-        return [] if fleet is None else map(str, held(fleet.seen, self.spec))
-
-    def _widget_look(self) -> Callable[[], Awaitable[Any]]:
-        return self.fleet.look
+    def _widget_look(self) -> Callable[[float | None], Awaitable[Any]]:
+        return self.fleet.look_at_all
 
     def _on_loop(self) -> bool:
         try:

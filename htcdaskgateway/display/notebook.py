@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .html import cluster_html, held_html, links_html, status_html
+from .html import cluster_html, links_html, status_html
+from .overview import Overview
 from .widget import ClusterWidget
 
 
@@ -20,14 +21,13 @@ class NotebookView:
     loop: Any
     asynchronous: Any
     dashboard_link: Any
-    scheduler_info: Any
 
-    def _job_counts(self) -> Mapping[str, int] | None:
-        """Return how many jobs of each kind were last seen; None before and after the cluster is open."""
+    def _overview(self) -> Overview:
+        """Return what was last seen of the cluster."""
         raise NotImplementedError
 
-    def _held(self) -> Iterable[str]:
-        """Return why jobs are held and what to do, from what was last seen."""
+    def _widget_look(self) -> Callable[[float | None], Awaitable[Any]]:
+        """Return what looks at the cluster; it takes how old the answer may be."""
         raise NotImplementedError
 
     def _widget(self) -> Any:
@@ -38,17 +38,14 @@ class NotebookView:
             except ImportError:  # no ipywidgets: _repr_html_ is shown instead
                 return None
             # dask-gateway sets its value when workers come and go.
-            self._status_widget = self._view.status
+            self._status_widget = self._view
         return None if self._view is None else self._view.box
 
     def _widget_status(self) -> str:
-        return status_html(self.scheduler_info.get("workers", {}).values(), self._job_counts())
+        return status_html(self._overview())
 
     def _widget_links(self) -> str:
         return links_html(self.name, self.dashboard_link)
-
-    def _widget_held(self) -> str:
-        return held_html(self._held())
 
     def _ipython_display_(self, **kwargs: Any) -> None:
         super()._ipython_display_(**kwargs)  # type: ignore[misc]
@@ -56,4 +53,4 @@ class NotebookView:
             self._view.begin()
 
     def _repr_html_(self) -> str:
-        return cluster_html(self._widget_links(), self._widget_status(), self._widget_held(), str(self.status))
+        return cluster_html(self._widget_links(), self._overview())

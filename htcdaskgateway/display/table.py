@@ -69,11 +69,20 @@ def table_text(table: Table, width: int | None = None) -> str:
 
 def table_html(table: Table) -> str:
     """Return a table for a notebook; whatever a cell holds, it stays text."""
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align: left'>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
-        for row in table.rows
-    )
-    head = "".join(f"<th style='text-align: left'>{column}</th>" for column in table.columns)
+    # Where there is little room, a machine's name and a reason wrap, and a number does not.
+    styles = [
+        "text-align: left; padding: 3px 5px; "
+        + ("white-space: nowrap" if place < table.whole else "overflow-wrap: anywhere")
+        for place in range(len(table.columns))
+    ]
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        return "".join(
+            f"<{tag} style='{style}'>{html.escape(cell)}</{tag}>" for style, cell in zip(styles, cells, strict=True)
+        )
+
+    head = line("th", table.columns)
+    body = "".join(f"<tr>{line('td', row)}</tr>\n" for row in table.rows)
     rest = f"<p>… and {table.more} more</p>" if table.more else ""
     return (
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"

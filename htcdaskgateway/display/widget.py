@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,9 +11,13 @@ from typing import Any, Protocol
 
 from .. import config
 from ..errors import HTCDaskGatewayError
-from .html import error_html
+from .html import error_html, held_html, jobs_html, pre_html
+from .overview import Overview
 
 logger = logging.getLogger(__name__)
+
+_PAUSE = 1.0
+"""How long no look follows another, however many workers come, in seconds."""
 
 
 class Watched(Protocol):
@@ -24,9 +29,13 @@ class Watched(Protocol):
 
     def _widget_links(self) -> str: ...
 
-    def _widget_held(self) -> str: ...
+    def _overview(self) -> Overview: ...
 
-    def _widget_look(self) -> Callable[[], Awaitable[Any]]: ...
+    def _widget_look(self) -> Callable[[float | None], Awaitable[Any]]: ...
+
+    async def _logs(self) -> Any: ...
+
+    async def _explain(self) -> Any: ...
 
     async def _scale(self, n: int) -> None: ...
 
@@ -52,56 +61,62 @@ class ClusterWidget:
     """
 
     def __init__(self, cluster: Watched) -> None:
-        from ipywidgets import HTML, Accordion, Button, HBox, IntText, Layout, VBox
+        from ipywidgets import HTML, Button, HBox, IntText, Layout, Tab, VBox
 
         self._cluster = weakref.ref(cluster)
         self._loop = cluster.loop.asyncio_loop
         self._watching: asyncio.Task[None] | None = None
         self._acting: asyncio.Task[None] | None = None
         self._ended = False
-        self._shown: str | None = None
+        self._changed = asyncio.Event()
         self._failure: str | None = None  # what is shown while the queue cannot be read
-        narrow, wrapping = Layout(width="150px"), Layout(flex_flow="row wrap")
-        self.status = HTML(layout=Layout(min_width="150px"))
-        self.held = HTML()
-        self.message = HTML()
+        narrow, wrapping, wide = Layout(width="150px"), Layout(flex_flow="row wrap"), Layout(width="auto")
+        self.status, self.held, self.message = (HTML(layout=Layout(width="auto")) for _ in range(3))
+        self.jobs, self.logs, self.why = (HTML(layout=Layout(width="auto")) for _ in range(3))
         self._request = IntText(0, description="Workers", layout=narrow)
         self._minimum = IntText(0, description="Minimum", layout=narrow)
         self._maximum = IntText(0, description="Maximum", layout=narrow)
-        self._buttons = [Button(description=name, layout=narrow) for name in ("Scale", "Adapt")]
-        scale, adapt = self._buttons
-        scaling = Accordion(
+        self._buttons = [Button(description=name, layout=narrow) for name in ("Scale", "Adapt", "Logs", "Explain")]
+        scale, adapt, logs, explain = self._buttons
+        scaling = VBox(
             [
                 HBox([self._request, scale], layout=wrapping),
                 HBox([self._minimum, self._maximum, adapt], layout=wrapping),
-            ],
-            layout=Layout(flex="1 1 330px"),
-        )
-        scaling.selected_index = None
-        scaling.set_title(0, "Manual Scaling")
-        scaling.set_title(1, "Adaptive Scaling")
-        scale.on_click(lambda _: self._do(self._scale))
-        adapt.on_click(lambda _: self._do(self._adapt))
-        self.box = VBox(
-            [
-                HTML("<h2>HTCGatewayCluster</h2>"),
-                HBox([self.status, scaling], layout=wrapping),
-                self.held,
-                self.message,
-                HTML(cluster._widget_links()),
             ]
+        )
+        self.tabs = Tab([scaling, self.jobs, VBox([logs, self.logs]), VBox([explain, self.why])], layout=wide)
+        for place, title in enumerate(("Scaling", "Jobs", "Logs", "Why?")):
+            self.tabs.set_title(place, title)
+        for button, action in zip(
+            self._buttons, (self._scale, self._adapt, self._show_logs, self._show_why), strict=True
+        ):
+            button.on_click(lambda _, action=action: self._do(action))
+        self.box = VBox(
+            [HTML(cluster._widget_links(), layout=wide), self.status, self.held, self.message, self.tabs],
+            layout=wide,
         )
         self.update()
 
     def update(self) -> None:
         """Show what is known, without asking anybody."""
         cluster = self._cluster()
-        if cluster is None:
+        if cluster is None or self._ended:
             return
-        text = cluster._widget_status()
-        if text != self._shown:  # each change travels to the browser
-            self._shown = self.status.value = text
-        self.held.value = cluster._widget_held()
+        seen = cluster._overview()
+        # ipywidgets sends to the browser only what has changed.
+        self.status.value = cluster._widget_status()
+        self.held.value = held_html(seen.holds)
+        self.jobs.value = jobs_html(seen.jobs_html)
+
+    @property
+    def value(self) -> str:
+        """The HTML of the counts; dask-gateway sets it when workers come and go."""
+        return str(self.status.value)
+
+    @value.setter
+    def value(self, new: str) -> None:
+        self.update()
+        self._changed.set()
 
     def begin(self) -> None:
         """Begin to watch the queue; where that goes on already, nothing happens. Called from any thread."""
@@ -119,12 +134,17 @@ class ClusterWidget:
                 break
             look = cluster._widget_look()
             cluster = None  # else this task would keep the cluster
-            await self._look(look)
-            await asyncio.sleep(config.seconds("condor.poll-interval"))
+            # Workers have come or gone: what was seen of their jobs is out of date.
+            await self._look(look, 0 if self._changed.is_set() else None)
+            await asyncio.sleep(min(_PAUSE, config.seconds("condor.poll-interval")))
+            rest = config.seconds("condor.poll-interval") - _PAUSE
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(0, rest))
 
-    async def _look(self, look: Callable[[], Awaitable[Any]]) -> None:
+    async def _look(self, look: Callable[[float | None], Awaitable[Any]], max_age: float | None) -> None:
+        self._changed.clear()
         try:
-            await look()
+            await look(max_age)
         except HTCDaskGatewayError as error:
             self._failure = self.message.value = error_html(error)
         else:
@@ -142,7 +162,8 @@ class ClusterWidget:
                 await asyncio.wait([task])
         for button in self._buttons:
             button.disabled = True
-        self.message.value = "<p>This view of the cluster is closed.</p>"
+        self.status.value = "<div class='htcdaskgateway-status'>This view of the cluster is closed.</div>"
+        self.held.value = self.message.value = self.jobs.value = self.logs.value = self.why.value = ""
 
     def _do(self, action: Callable[[Watched], Coroutine[Any, Any, str]]) -> None:
         """Begin what a button asks for; the notebook goes on meanwhile, and the view tells how it ended."""
@@ -160,8 +181,9 @@ class ClusterWidget:
             return
         self.message.value = "<p>…</p>"
         try:
-            self.message.value = f"<p>{await action(cluster)}</p>"
-            await self._look(cluster._widget_look())
+            told = await action(cluster)
+            self.message.value = f"<p>{told}</p>" if told else ""
+            await self._look(cluster._widget_look(), 0)
         except Exception as error:
             # Nobody waits for a button: the user must see whatever went wrong.
             logger.warning("the widget's button failed", exc_info=True)
@@ -175,9 +197,17 @@ class ClusterWidget:
     async def _scale(self, cluster: Watched) -> str:
         n = self._request.value
         await cluster._scale(n)
-        return f"Scaled to {n} worker(s)."
+        return ""  # the counts tell how far it is
 
     async def _adapt(self, cluster: Watched) -> str:
         minimum, maximum = self._minimum.value, self._maximum.value or None
         await cluster._adapt(minimum=minimum, maximum=maximum)
         return f"Adapts between {minimum} and {maximum if maximum else 'any number of'} worker(s)."
+
+    async def _show_logs(self, cluster: Watched) -> str:
+        self.logs.value = jobs_html((await cluster._logs())._repr_html_())
+        return ""
+
+    async def _show_why(self, cluster: Watched) -> str:
+        self.why.value = pre_html(str(await cluster._explain()))
+        return ""

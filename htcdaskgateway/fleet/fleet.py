@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import warnings
 from collections.abc import Iterable
 
 from dask_gateway.client import GatewayWarning
 
 from .. import config
 from ..condor.jobs import JobId, JobStatus, WorkerJob, WorkerJobs
+from ..display.warn import warn
 from ..errors import SchedulerError
 from .reconcile import Reconciling
 
@@ -100,11 +100,10 @@ class Fleet(Reconciling):
         if force:
             await self._remove(joined[name] for name in kept)
         elif kept and not unoccupied:
-            warnings.warn(
+            warn(
                 f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
                 f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes them with their results.",
                 GatewayWarning,
-                stacklevel=2,
             )
         await self._wait_gone(set(joined.values()).difference(joined[name] for name in kept))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from dask_gateway.client import GatewayWarning
 
 from ..condor.jobs import NAME_PREFIX, JobStatus, WorkerJob, WorkerJobs
+from ..display.warn import warn
 from ..errors import CondorError, StagingError
 from ..plain import plain
 from ..worker.staging import Staging
@@ -100,11 +100,10 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
         if job.worker_name not in logs and (wanted is None or wanted & {str(job.id), _start(str(job.worker_name))})
     ]
     if wanted is None and len(running) > _TAILED:
-        warnings.warn(
+        warn(
             f"the output of {_TAILED} of {len(running)} running workers is shown; name the others to see theirs, "
             f'as in logs("{running[_TAILED].id}")',
             GatewayWarning,
-            stacklevel=2,
         )
         running = running[:_TAILED]
     gate = asyncio.Semaphore(_AT_ONCE)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..condor.jobs import (
 )
 from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor, check_schedd, same_schedd
+from ..display.warn import warn
 from ..errors import CondorError, SchedulerError
 from ..scheduler.link import SCHEDD, SchedulerLink
 from ..worker.staging import Staging, note_schedd
@@ -95,6 +95,7 @@ class Queue:
         self.scheduler = scheduler
         self.constraint = cluster_constraint(staging.cluster)
         self.seen = WorkerJobs()
+        self.asked: int | None = None
         self._seen_at = self._changed_at = -float("inf")
         self._held: dict[JobId, float] = {}
         self.schedd = schedd
@@ -120,6 +121,11 @@ class Queue:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
         return await asyncio.shield(self._looking)
+
+    async def look_at_all(self, max_age: float | None = None) -> None:
+        """Look at the jobs, and at how many are asked for, by whatever client."""
+        await self.look(max_age)
+        self.asked = await self.scheduler.noted("wanted")
 
     async def _look(self) -> WorkerJobs:
         asked_at = time.monotonic()
@@ -191,11 +197,10 @@ class Queue:
             more = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
             # The time, lest Python takes a second hold of the same job for the first.
             at = time.strftime("%H:%M:%S", time.localtime(jobs[-1].since))
-            warnings.warn(
+            warn(
                 f"worker jobs on hold since {at}: {', '.join(str(job.id) for job in jobs[:3])}{more}. "
                 f"HTCondor's reason: {jobs[0].hold_reason}",
                 GatewayWarning,
-                stacklevel=2,
             )
 
     @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import warnings
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..condor.jobs import CLUSTER_ATTRIBUTE
 from ..condor.schedd import Condor, check_schedd, same_schedd
+from ..display.warn import warn
 from ..errors import CondorError, ConfigError, SchedulerError, StagingError
 from ..scheduler.link import ADAPTIVE, SCHEDD, SchedulerLink
 from ..scheduler.versions import VersionMismatchWarning, Versions, compare
@@ -178,4 +178,4 @@ class Session:
             logger.info("the versions could not be compared: %s", error)
             return
         if not found.ok:
-            warnings.warn(f"versions differ\n{found}", VersionMismatchWarning, stacklevel=2)
+            warn(f"versions differ\n{found}", VersionMismatchWarning)

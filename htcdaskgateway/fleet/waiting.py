@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import warnings
 
 from dask_gateway.client import GatewayWarning
 
 from .. import config
 from ..condor.jobs import SPOOLING, JobStatus, WorkerJobs
 from ..display.progress import progress, tell
+from ..display.warn import warn
 from ..errors import CondorError, WaitError, WaitTimeoutError
 from ..scheduler.link import ADAPTIVE, WorkerCounts
 from .explain import explain
@@ -116,9 +116,8 @@ class _Watch:
             return
         self._warned = True
         most = f"adaptive scaling makes {adaptive['maximum']} at most" if adaptive else "nothing makes more"
-        warnings.warn(
+        warn(
             f"{self.n} workers are waited for, but there are {len(jobs)} worker jobs ({jobs.summary()}), "
             f"and {most}; call scale({missing})",
             GatewayWarning,
-            stacklevel=2,
         )

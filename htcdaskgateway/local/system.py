@@ -105,10 +105,11 @@ class LocalSystem(Startable):
             stack.callback(self._remove_directory)
             stack.enter_context(_environ(self.environ))
             stack.enter_context(dask.config.set(self._settings()))
+            stack.callback(self._shut_clusters_down)
             self._stack = stack.pop_all()
 
     def stop(self) -> None:
-        """Put the settings back and end everything that `start` started.
+        """Shut the clusters down that were made here, end everything that `start` started, put the settings back.
 
         Raises
         ------
@@ -152,6 +153,21 @@ class LocalSystem(Startable):
             "htcdaskgateway.worker.memory": "1GB",
             "htcdaskgateway.worker.interface": "lo",
         }
+
+    def _shut_clusters_down(self) -> None:
+        """Shut down what uses this system, while its parts are still there to be told."""
+        from dask_gateway import GatewayCluster
+
+        # A server that was running already may have others' clusters, too.
+        own = {path.name for path in self._directory.iterdir()} if self._directory else set()
+        for cluster in list(GatewayCluster._instances):
+            if cluster.name in own and not cluster.asynchronous:
+                cluster.close(shutdown=True)
+        if own:
+            with self.gateway() as gateway:
+                for report in gateway.list_clusters():
+                    if report.name in own:
+                        gateway.stop_cluster(report.name)
 
     def _remove_directory(self) -> None:
         if self._directory is not None:

@@ -98,6 +98,13 @@ class Lab:
             """
         )
 
+    def tab(self, name: str) -> None:
+        """Choose a tab of the view, which listens to the mouse and not to a click."""
+        from selenium.webdriver.common.by import By
+
+        tabs = self.driver.find_elements(By.CSS_SELECTOR, ".jp-OutputArea .widget-tab [role=tab]")
+        next(tab for tab in tabs if tab.text.strip() == name).click()
+
     def press(self, selector: str) -> None:
         """Click the one element of that kind, when it is there."""
         self.until(f"const e = document.querySelector({selector!r}); if (e) e.click(); return !!e")
@@ -111,11 +118,26 @@ class Lab:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(str(value), Keys.TAB)
 
-    def picture(self, name: str, selector: str | None = None) -> None:
+    def looks(self, name: str, selector: str) -> None:
+        """Keep pictures narrow and wide, light and dark; in none of them something is too wide."""
+        self.driver.execute_script("jupyterapp.shell.collapseLeft(); jupyterapp.shell.collapseRight()")
+        change = "jupyterapp.commands.execute('apputils:change-theme', {theme: arguments[0]})"
+        for width in (480, 1280):
+            self.driver.set_window_size(width, 1300)
+            for theme in ("Dark", "Light"):
+                self.driver.execute_async_script(
+                    f"const done = arguments[1]; {change}.then(() => setTimeout(done, 700))", f"JupyterLab {theme}"
+                )
+                assert self.scrolled(selector) == []
+                self.picture(f"{name}-{width}-{theme.lower()}", selector, keep=False)
+        self.picture(name, selector)
+
+    def picture(self, name: str, selector: str | None = None, *, keep: bool = True) -> None:
         """Keep a picture of an element or of the whole page, for the docs where they are being made anew."""
         from selenium.webdriver.common.by import By
 
-        path = str(Path(os.environ.get("BROWSER_TESTS_PICTURES", self.directory)) / f"{name}.png")
+        wanted = "BROWSER_TESTS_PICTURES" if keep else "BROWSER_TESTS_ALL_PICTURES"
+        path = str(Path(os.environ.get(wanted, self.directory)) / f"{name}.png")
         element = self.driver.find_element(By.CSS_SELECTOR, selector) if selector else None
         assert element.screenshot(path) if element else self.driver.save_screenshot(path)
 

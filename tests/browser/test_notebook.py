@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import Pool, wait_until
 
-WIDGET = ".jp-Cell:nth-child(1) .jp-OutputArea-output .widget-vbox"
+WIDGET = ".jp-Cell:nth-child(1) .jp-OutputArea"
 STATUS = ".htcdaskgateway-status"
 
 
@@ -33,30 +33,32 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
         "cluster.shutdown()",
     )
     lab.run(1)
-    lab.see(STATUS, "Workers 0", "Idle 0", "Running 0", "Held 0")
+    lab.see(STATUS, "No HTCondor worker is asked for.", "Idle 0", "Running 0", "Held 0")
     assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
     (name,) = gateway_clusters()
 
     # The page is the user's only hand on it from here on.
-    lab.click(
-        ".jp-Accordion-header, .p-Collapse-header, .jupyter-widget-Collapse-header, .lm-Collapse-header",
-        "Manual Scaling",
-    )
     lab.until("return [...document.querySelectorAll('input[type=number]')].some(e => e.offsetParent)")
     assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
     lab.enter("input[type=number]", 3)
     lab.click("button", "Scale")
-    lab.see(STATUS, "Workers 3", "Running 3", "Idle 0")
-    lab.see(WIDGET, "Scaled to 3 worker(s).")
+    lab.see(STATUS, "All 3 workers have joined.", "Running 3", "Idle 0", "Joined 3")
     assert pool.statuses(name) == [2, 2, 2]
-    lab.picture("widget-running", WIDGET)
+    lab.looks("widget-running", WIDGET)
 
     job = pool.jobs(name)[0]
     pool.run("condor_hold", "-reason", "the administrator is looking at it", f"{job['ClusterId']}.{job['ProcId']}")
-    lab.see(STATUS, "Workers 2", "Running 2", "Held 1")
+    lab.see(STATUS, "Asked for 3; 2 have joined.", "Running 2", "Held 1")
     lab.see(WIDGET, "was held by hand", "the administrator is looking at it", "condor_release")
     assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
-    lab.picture("widget-held", WIDGET)
+    lab.looks("widget-held", WIDGET)
+    for tab, button, words in (("Jobs", "", "Machine"), ("Logs", "Logs", "htcondor-"), ("Why?", "Explain", "Job")):
+        lab.tab(tab)
+        if button:
+            lab.click("button", button)
+        lab.see(WIDGET, words)
+        lab.looks(f"tab-{tab.lower().strip('?')}", WIDGET)
+    lab.tab("Scaling")
 
     lab.enter("input[type=number]", -1)
     lab.click("button", "Scale")

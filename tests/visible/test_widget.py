@@ -27,7 +27,7 @@ def counts(cluster: Any) -> str:
 
 
 def row(name: str, number: int) -> str:
-    return f"<th>{name}</th> <td>{number}</td>"
+    return f"{name} <b>{number}</b>"
 
 
 def test_the_button_scale_brings_workers_and_the_numbers_move(cluster: Any) -> None:
@@ -37,9 +37,9 @@ def test_the_button_scale_brings_workers_and_the_numbers_move(cluster: Any) -> N
         cluster._view._request.value = 2
         buttons(cluster)["Scale"].click()
         wait_until(lambda: row("Running", 2) in counts(cluster), what=lambda: counts(cluster))
-        wait_until(lambda: row("Workers", 2) in counts(cluster), what=lambda: counts(cluster))
+        wait_until(lambda: row("Joined", 2) in counts(cluster), what=lambda: counts(cluster))
         wait_until(lambda: not buttons(cluster)["Scale"].disabled)
-        assert "Scaled to 2 worker(s)." in cluster._view.message.value
+        assert "All 2 workers have joined." in counts(cluster)
         assert len(cluster.jobs()) == 2
 
 
@@ -53,7 +53,7 @@ def test_the_button_adapt_adapts(cluster: Any) -> None:
         assert "Adapts between 1 and 2" in cluster._view.message.value
         cluster._view._request.value = 0
         buttons(cluster)["Scale"].click()
-        wait_until(lambda: "Scaled to 0" in cluster._view.message.value)
+        wait_until(lambda: row("Asked", 0) in counts(cluster), what=lambda: counts(cluster))
 
 
 def test_a_held_job_is_seen_without_a_question(cluster: Any, pool: Pool) -> None:
@@ -85,6 +85,31 @@ def test_a_view_without_a_dashboard_says_so(cluster: Any) -> None:
     assert f"<a href='{cluster.dashboard_link}'" in cluster._repr_html_()
     cluster.dashboard_link = None
     assert "Not Available" in cluster._repr_html_()
+
+
+def test_what_has_not_joined_is_never_said_to_be_there(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(requirements='Machine == "nowhere"')
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster._ipython_display_()
+        cluster._view._request.value = 3
+        buttons(cluster)["Scale"].click()
+        wait_until(lambda: "Asked for 3; 0 have joined." in counts(cluster), what=lambda: counts(cluster))
+        wait_until(lambda: row("Idle", 3) in cluster._repr_html_(), what=lambda: counts(cluster))
+        wait_until(lambda: not buttons(cluster)["Explain"].disabled)
+        buttons(cluster)["Explain"].click()
+        wait_until(lambda: "can never run" in cluster._view.why.value, what=lambda: cluster._view.why.value)
+        wait_until(lambda: not buttons(cluster)["Logs"].disabled)
+        buttons(cluster)["Logs"].click()
+        wait_until(lambda: "No worker has written" in cluster._view.logs.value)
+
+
+def test_a_worker_that_joins_is_seen_to_run_without_waiting_for_the_next_look(cluster: Any) -> None:
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": "10m"}):
+        cluster._ipython_display_()
+        cluster.scale(1)
+        wait_until(lambda: row("Joined", 1) in counts(cluster), what=lambda: counts(cluster))
+        assert row("Running", 1) in counts(cluster)
+        assert row("Idle", 0) in counts(cluster)
 
 
 @pytest.mark.parametrize("value", [-1, 10**6])
@@ -132,7 +157,9 @@ def test_the_widget_is_made_once_and_says_when_it_is_closed(cluster: Any) -> Non
     found = buttons(cluster)
     cluster.shutdown()
     assert all(button.disabled for button in found.values())
-    assert "closed" in cluster._view.message.value
+    assert "closed" in counts(cluster)
+    assert "Asked" not in counts(cluster), "no old counts"
+    assert "The cluster is closed." in cluster._repr_html_()
 
 
 def test_without_ipywidgets_it_is_html(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +169,7 @@ def test_without_ipywidgets_it_is_html(cluster: Any, monkeypatch: pytest.MonkeyP
     cluster.jobs()
     page = cluster._repr_html_()
     assert cluster.name in page
-    assert "<th>Running</th>" in page
+    assert "Running <b>" in page
     assert str(cluster.dashboard_link) in page
 
 

@@ -88,9 +88,3 @@ def table_html(table: Table) -> str:
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
         f"{rest}<p>{html.escape(table.summary)}</p>"
     )
-
-
-def facts_html(rows: Iterable[tuple[str, object]]) -> str:
-    """Return a table of names and values for a notebook; the values stay text."""
-    body = "".join(f"<tr><th>{name}</th> <td>{html.escape(str(value))}</td></tr>" for name, value in rows)
-    return f"<table style='text-align: right'>{body}</table>"

@@ -81,8 +81,9 @@ class _Watch:
         """Return the jobs as they are at the end of the wait; as last seen, if the schedd is away."""
         try:
             return await self.fleet.look(max_age=0)
-        except CondorError:
-            logger.warning("the queue cannot be read; its counts are those of before", exc_info=True)
+        except CondorError as error:
+            if not self._blind:
+                logger.warning("the queue cannot be read; its counts are those of before: %s", error)
             return self.fleet.seen
 
     async def _look(self, counts: WorkerCounts) -> WorkerJobs:

@@ -189,10 +189,10 @@ if COVERAGE:
 def shared_pool(request: pytest.FixtureRequest) -> Iterator[PersonalPool]:
     """A pool; with --keep-pool the one that `scripts/personal-condor start` starts."""
     if not request.config.getoption("--keep-pool"):
-        with PersonalPool(config=POOL) as pool:
+        with PersonalPool(cpus=10, config=POOL) as pool:
             yield pool
         return
-    pool = PersonalPool(cache_directory() / "pool", config=POOL)
+    pool = PersonalPool(cache_directory() / "pool", cpus=10, config=POOL)
     if not pool.running():
         pool.start(detached=True)
     yield pool

@@ -56,7 +56,7 @@ def test_bursts_bring_workers_by_one_submit_and_leave_none_behind(
 def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
     tool_calls: Tools, new_cluster: Callable[..., Any], pool: Pool, runs: Any, tmp_path: Path
 ) -> None:
-    cluster = new_cluster(cpus=8)  # all that the pool has
+    cluster = new_cluster(cpus=10)  # all that the pool has
     flag = tmp_path / "end"
     cluster.adapt(minimum=0, maximum=51, interval="0.5s")
     try:

@@ -112,16 +112,16 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     cluster.scale(2)
     told = explained(cluster, "can never run")
     first = str(told).partition("\n\n")[2]
-    assert first.startswith("Each worker asks for 99 cores; the largest machine has 8. Job ")
+    assert first.startswith("Each worker asks for 99 cores; the largest machine has 10. Job ")
     assert "(and 1 more) can never run in this pool" in first
     assert "met by no slot: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
     assert "conditions is met by 1 slot(s) or more" in str(told)
     assert (
-        "`cluster = gateway.connect(cluster.name, cpus=8)`, then `cluster.scale(0)` and `cluster.scale(2)`" in first
+        "`cluster = gateway.connect(cluster.name, cpus=10)`, then `cluster.scale(0)` and `cluster.scale(2)`" in first
     )
     assert told.hopeless
     assert told.stuck == 2
-    given_up(cluster, 2, "the largest machine has 8", "gateway.connect(cluster.name, cpus=8)")
+    given_up(cluster, 2, "the largest machine has 10", "gateway.connect(cluster.name, cpus=10)")
 
 
 def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:

@@ -117,7 +117,8 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     assert "met by no slot: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
     assert "conditions is met by 1 slot(s) or more" in str(told)
     assert (
-        "`cluster = gateway.connect(cluster.name, cpus=10)`, then `cluster.scale(0)` and `cluster.scale(2)`" in first
+        "`cluster = gateway.connect(cluster.name, cpus=10)`, then `cluster.scale(0)` and `cluster.scale(2)`"
+        in first
     )
     assert told.hopeless
     assert told.stuck == 2

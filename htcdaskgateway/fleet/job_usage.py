@@ -136,15 +136,7 @@ def _number(ad: Mapping[str, Any], *names: str) -> float | None:
 
 
 class Totals:
-    """What the jobs of one cluster have asked for and used together.
-
-    Attributes
-    ----------
-    jobs : tuple of JobUsage
-        Each job.
-    core_hours, lost_hours, idle_hours : float
-        The core-hours in all; of them those of runs that ended early, and those in which a core had nothing to do.
-    """
+    """What the jobs of one cluster have asked for and used together; `Usage` describes it."""
 
     def __init__(self, jobs: Iterable[JobUsage]) -> None:
         self.jobs = tuple(sorted(jobs, key=lambda job: job.id))

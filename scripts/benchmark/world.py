@@ -112,7 +112,7 @@ def settled(cluster: Any) -> None:
 
 def as_new(cluster: Any) -> None:
     """Let the next scale be a cluster's first, without the 2 s that starting another scheduler takes."""
-    cluster.fleet._fresh = True
+    cluster.fleet._seen_at = -float("inf")
 
 
 def jobs_of(cluster_name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -138,7 +137,7 @@ def test_explain_counts_them_with_those_that_wait_for_the_same(new_cluster: Call
     assert why.hopeless
     assert why.stuck == 50
     html = cluster._repr_html_()
-    assert re.search(r"48\s*(?:</[a-z]+>)?\s*(?:to be made|unmaterialized)|unmaterialized\W+48", html, re.I), html
+    assert "48 unmaterialized" in html
 
 
 def test_another_client_counts_as_the_first_does(

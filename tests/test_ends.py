@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from dask_gateway.auth import BasicAuth
 from distributed import Client
 from support import wait_until
 
-from htcdaskgateway import HTCGateway
+from htcdaskgateway import HTCGateway, HTCGatewayCluster
 from htcdaskgateway.errors import ClusterEndedError
 from htcdaskgateway.scheduler.link import CLOSING
 from htcdaskgateway.worker import staging
@@ -120,6 +122,94 @@ def test_a_program_that_ends_takes_its_cluster_with_it_where_the_gateway_has_a_h
         said = done.stderr.replace("LookupError: on purpose", "")
         assert "Exception ignored" not in said
         assert "Error" not in said
+
+
+AFTER_A_TIME = "threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGINT)).start()"
+SHUTDOWN = f"""
+import os, signal, sys, threading
+from htcdaskgateway import HTCGateway
+
+cluster = HTCGateway().new_cluster()
+cluster.scale(2)
+cluster.wait_for_workers(2)
+print(cluster.name, flush=True)
+{AFTER_A_TIME}
+cluster.shutdown()
+signal.pause()
+"""
+NEW_CLUSTER = f"""
+import os, signal, sys, threading
+from htcdaskgateway import HTCGateway
+
+gateway = HTCGateway()
+gateway.list_clusters()
+{AFTER_A_TIME}
+gateway.new_cluster()
+signal.pause()
+"""
+
+
+def interrupted(program, after):
+    """Return what a program has printed that a Ctrl-C met so many seconds after its last step began."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(after)], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert "KeyboardInterrupt" in done.stderr, done.stderr
+    assert "did not end" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("after", [0.03, 0.1])
+def test_an_interrupted_shutdown_leaves_no_job_scheduler_or_key(gateway, pool, after):
+    assert gone(gateway, pool, interrupted(SHUTDOWN, after))
+
+
+def test_a_shutdown_that_is_interrupted_while_jobs_are_removed_is_carried_on(gateway, pool, tool_calls, tmp_path):
+    whom = tmp_path / "whom"
+    once = f'test -e "{whom}" && kill -INT "$(cat "{whom}")" && rm "{whom}" && sleep 1'
+    tool_calls.script("condor_rm", f'{once}; exec "{pool.bin / "condor_rm"}" "$@"')
+    name = interrupted(SHUTDOWN.replace(AFTER_A_TIME, f"print(os.getpid(), file=open({str(whom)!r}, 'w'))"), 0)
+    assert gone(gateway, pool, name)
+    assert not whom.exists()
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.5])
+def test_an_interrupted_new_cluster_leaves_no_scheduler(gateway, after):
+    before = {report.name for report in gateway.list_clusters()}
+    interrupted(NEW_CLUSTER, after)
+    new = {report.name for report in gateway.list_clusters()} - before
+    assert not new
+
+
+def test_a_cluster_whose_shutdown_was_interrupted_can_be_shut_down_again(new_cluster, gateway, pool):
+    cluster = new_cluster(requirements=NOWHERE)
+    cluster.scale(1)
+
+    def shutdown():
+        threading.Timer(0.03, os.kill, (os.getpid(), signal.SIGINT)).start()
+        cluster.shutdown()
+        signal.pause()
+
+    with pytest.raises(KeyboardInterrupt):
+        shutdown()
+    cluster.shutdown()
+    assert not pool.jobs(cluster.name)
+    assert gone(gateway, pool, cluster.name)
+
+
+def test_shutdown_of_the_client_shuts_down_a_cluster_of_a_subclass_with_a_close_of_its_own(
+    system, gateway, pool, monkeypatch
+):
+    class Site(HTCGatewayCluster):
+        def close(self, *args, **kwargs):
+            return super().close(*args, **kwargs)
+
+    monkeypatch.setattr(HTCGateway, "cluster_cls", Site)
+    cluster = gateway.new_cluster(shutdown_on_close=False, requirements=NOWHERE)
+    cluster.scale(1)
+    cluster.get_client().shutdown()
+    assert gone(gateway, pool, cluster.name)
 
 
 # A submit that is under way

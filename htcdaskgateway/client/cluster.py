@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..scheduler.versions import NotifyingComm
 from ..worker.spec import KEYWORDS
 from ..worker.staging import remove_credentials
 from .calls import WorkerCalls
+from .carrying_on import UNFINISHED, carry_on
 from .finalizing import finalize
 from .gateway import CONNECTION, HTCGateway
 
@@ -116,8 +118,9 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
             self._session.worker_joined()
 
     async def _stop_internal(self, shutdown: bool | None = None) -> None:
-        if shutdown is None:
-            shutdown = self.shutdown_on_close
+        await carry_on(self, shutdown, lambda: self._end(self.shutdown_on_close if shutdown is None else shutdown))
+
+    async def _end(self, shutdown: bool) -> None:
         shutdown = shutdown and self.name is not None
         fleet = self._session.leave()
         try:
@@ -149,19 +152,20 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
         CondorError
             Jobs may remain in the queue; the message says how to remove them.
         """
-        if not self.asynchronous and self.status == "closed":
-            return self.gateway.close()
-        if shutdown is None and sys._getframe(1).f_code is Client._shutdown.__code__:
+        if shutdown is None and _called_by(Client._shutdown):
             # Dask's Client.shutdown(), which says nothing more, and awaits this on the event loop.
             shutdown = True
-        if not self.asynchronous and self._on_loop():
+        if self.asynchronous or self._on_loop():
             return self._stop_internal(shutdown=shutdown)
         try:
-            return super().close(shutdown=shutdown)
-        except BaseException:
-            if not self.asynchronous:
-                self.gateway.close()
+            if self.loop.asyncio_loop.is_running() and (self.status != "closed" or self in UNFINISHED):
+                self.gateway.sync(self._stop_internal, shutdown=shutdown)
+        except KeyboardInterrupt:  # the end goes on, and needs the event loop
             raise
+        except BaseException:
+            self.gateway.close()
+            raise
+        return self.gateway.close()
 
     def __del__(self) -> None:
         finalize(super().__del__)
@@ -188,6 +192,10 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
             return asyncio.get_running_loop() is self.loop.asyncio_loop
         except RuntimeError:
             return False
+
+
+def _called_by(function: Callable[..., Any]) -> bool:
+    return any(frame.f_code is function.__code__ for frame, _ in traceback.walk_stack(sys._getframe(2)))
 
 
 HTCGateway.cluster_cls = HTCGatewayCluster

@@ -158,7 +158,12 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
         worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
         WorkerSpec.from_keywords(**worker)
-        name = await super()._submit(cluster_options=cluster_options, **kwargs)
+        made = asyncio.ensure_future(super()._submit(cluster_options=cluster_options, **kwargs))
+        try:
+            name = await asyncio.shield(made)
+        except asyncio.CancelledError:  # the server may make it all the same
+            await super()._stop_cluster(await made)
+            raise
         # The server knows nothing of workers; connect() takes them from here.
         self._submitted[name] = worker
         return str(name)
@@ -272,7 +277,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         if check_worker_type(worker_type) == GATEWAY:
             if settings:
                 raise ConfigError(f"the server adapts its own workers; it takes no {', '.join(sorted(settings))}")
-            await super()._adapt_cluster(cluster_name, *_for_server(bounds), active=active)
+            limits = bounds.for_server() if bounds else (None, None)
+            await super()._adapt_cluster(cluster_name, *limits, active=active)
             return bounds
         check_settings(settings)
         await self._leave(cluster_name)
@@ -291,10 +297,3 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     def _connected(self, cluster_name: str) -> Any:
         """Return the cluster, to be awaited or entered; it lives on this client's loop."""
         return self.cluster_cls.from_name(cluster_name, **{**self._settings(), "asynchronous": True})
-
-
-def _for_server(bounds: Any) -> tuple[int | None, int | None]:
-    """Return the bounds as the server takes them: JSON has no infinity."""
-    if bounds is None:
-        return None, None
-    return bounds.minimum, None if bounds.maximum == float("inf") else bounds.maximum

@@ -61,6 +61,10 @@ class Bounds:
             raise ConfigError(f"{given}: the minimum, {low}, is above the maximum, {high}")
         return bounds
 
+    def for_server(self) -> tuple[int, int | None]:
+        """Return the bounds as the gateway server takes them: JSON has no infinity."""
+        return self.minimum, None if math.isinf(self.maximum) else int(self.maximum)
+
 
 def _whole(value: Any) -> int:
     number = operator.index(value)

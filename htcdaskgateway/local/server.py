@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import sys
 import tempfile
 import urllib.error
@@ -56,6 +57,12 @@ class GatewayServer(Startable):
         Seconds without work after which a scheduler ends its cluster; 0 for never.
     persistent : bool
         Keep the clusters in a database, so that they outlive a restart of the server.
+    host : str
+        The address that the proxy listens on; the server itself is on loopback.
+    prefix : str
+        The path that the proxy serves the server below: ``/services/dask-gateway`` behind a JupyterHub.
+    tls : pair of paths, optional
+        The certificate and key with which the proxy serves HTTPS.
     extra_config : str
         More lines of Python for the server's configuration file, run last.
     start_timeout : float
@@ -71,6 +78,9 @@ class GatewayServer(Startable):
         cluster_max_workers: int | None = None,
         idle_timeout: float = 0,
         persistent: bool = False,
+        host: str = HOST,
+        prefix: str = "",
+        tls: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
         extra_config: str = "",
         start_timeout: float = 60,
     ) -> None:
@@ -80,6 +90,9 @@ class GatewayServer(Startable):
         self.cluster_max_workers = cluster_max_workers
         self.idle_timeout = float(idle_timeout)
         self.persistent = persistent
+        self.host = host
+        self.prefix = prefix.rstrip("/")
+        self.tls = tls
         self.extra_config = extra_config
         self.start_timeout = start_timeout
         self._api_port, self._http_port, self.proxy_address = free_ports(3)
@@ -90,7 +103,7 @@ class GatewayServer(Startable):
     @property
     def address(self) -> str:
         """The URL that users give to their client."""
-        return f"http://{HOST}:{self._http_port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self._http_port}{self.prefix}"
 
     @property
     def directory(self) -> Path:
@@ -161,7 +174,7 @@ class GatewayServer(Startable):
 
     def stop_server(self) -> None:
         """End the server alone; its proxy goes on, and so do its clusters if it is persistent."""
-        self._halt(self._server, self._api_port)
+        self._halt(self._server, HOST, self._api_port)
 
     def start_server(self) -> None:
         """Start the server again after `stop_server`, and wait until it answers."""
@@ -169,7 +182,7 @@ class GatewayServer(Startable):
 
     def stop_proxy(self) -> None:
         """End the proxy alone: every connection of clients and workers breaks."""
-        self._halt(self._proxy, self.proxy_address)
+        self._halt(self._proxy, self.host, self.proxy_address)
 
     def start_proxy(self) -> None:
         """Start the proxy again after `stop_proxy`, and wait until it answers."""
@@ -184,8 +197,13 @@ class GatewayServer(Startable):
             "DaskGateway.backend_class": "dask_gateway_server.backends.local.UnsafeLocalBackend",
             "DaskGateway.authenticator_class": "dask_gateway_server.auth.SimpleAuthenticator",
             "SimpleAuthenticator.password": self.password,
-            "Proxy.address": f"{HOST}:{self._http_port}",
-            "Proxy.tcp_address": f"{HOST}:{self.proxy_address}",
+            "Proxy.address": f"{self.host}:{self._http_port}",
+            "Proxy.tcp_address": f"{self.host}:{self.proxy_address}",
+            "Proxy.prefix": self.prefix,
+            "Proxy.tls_cert": os.fspath(self.tls[0]) if self.tls else None,
+            "Proxy.tls_key": os.fspath(self.tls[1]) if self.tls else None,
+            # Not by the proxy, whose certificate a scheduler need not trust.
+            "Backend.api_url": f"http://{HOST}:{self._api_port}/api",
             "Proxy.externally_managed": True,
             "Proxy.api_token": secrets.token_hex(32),
             "UnsafeLocalBackend.clusters_directory": str(self.directory / "clusters"),
@@ -213,10 +231,11 @@ class GatewayServer(Startable):
         return {name: value for name, value in os.environ.items() if not name.startswith("DASK_GATEWAY")}
 
     def _api_up(self) -> bool:
-        return _healthy(self._api_port)
+        return _healthy(f"http://{HOST}:{self._api_port}")
 
     def _proxy_up(self) -> bool:
-        return _healthy(self._http_port) and _listening(self.proxy_address)
+        own = self.tls[0] if self.tls else None
+        return _healthy(self.address, own) and _listening(self.host, self.proxy_address)
 
     def _wait(self, process: GuardedProcess, up: Callable[[], bool]) -> None:
         def up_or_ended() -> bool:
@@ -232,11 +251,11 @@ class GatewayServer(Startable):
     def _ended(self) -> GuardedProcess | None:
         return next((p for p in (self._server, self._proxy) if p is not None and not p.running()), None)
 
-    def _halt(self, process: GuardedProcess | None, port: int) -> None:
+    def _halt(self, process: GuardedProcess | None, host: str, port: int) -> None:
         if process is None:
             raise LocalSystemError("the gateway server is not running")
         process.halt()
-        if not wait_until(lambda: not _listening(port), process.grace + 5):
+        if not wait_until(lambda: not _listening(host, port), process.grace + 5):
             raise LocalSystemError(f"the gateway's {process.log.stem} still listens at port {port}")
 
     def _resume(self, process: GuardedProcess | None, up: Callable[[], bool]) -> None:
@@ -246,16 +265,25 @@ class GatewayServer(Startable):
         self._wait(process, up)
 
 
-def _listening(port: int) -> bool:
+def _listening(host: str, port: int) -> bool:
     with socket.socket() as sock:
         sock.settimeout(PROBE_TIMEOUT)
-        return sock.connect_ex((HOST, port)) == 0
+        return sock.connect_ex((host, port)) == 0
 
 
-def _healthy(port: int) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _healthy(address: str, certificate: str | os.PathLike[str] | None = None) -> bool:
+    """Tell whether a server answers at `address`; over HTTPS one that shows this very `certificate`."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if certificate is not None:
+        context = ssl.create_default_context(cafile=os.fspath(certificate))
+        # It is made out to the server's name, and asked for at its address; nor need whoever signed it be known.
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
-        with opener.open(f"http://{HOST}:{port}/api/health", timeout=PROBE_TIMEOUT) as response:
+        with urllib.request.build_opener(*handlers).open(
+            f"{address}/api/health", timeout=PROBE_TIMEOUT
+        ) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -96,3 +96,13 @@ def test_parent_killed(processes_of, eventually):
     assert directory
     eventually(lambda: not processes_of(directory))
     eventually(lambda: not Path(directory).exists())
+
+
+def test_a_server_behind_a_prefix_and_with_https_counts_as_up(tmp_path):
+    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+    made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    ends = ["-keyout", key, "-out", certificate, "-subj", "/CN=somewhere", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(["openssl", *made, *ends], check=True, capture_output=True, timeout=30)
+    with GatewayServer(prefix="/services/dask-gateway", tls=(certificate, key), start_timeout=30) as server:
+        assert server.address.startswith("https://127.0.0.1:")
+        assert server.address.endswith("/services/dask-gateway")

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import dask.config
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.sites import profile
@@ -50,33 +45,6 @@ EXPECTED = {
         "SingularityImage": f'"{UNPACKED}/gitlab-registry.cern.ch/batch-team/dask-lxplus/lxdask-al9:latest"',
     },
 }
-
-
-@pytest.fixture
-def proxy(tmp_path, monkeypatch) -> Path:
-    """A file that condor_submit takes for an X.509 proxy."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alice")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    text = certificate.public_bytes(pem) + key.private_bytes(
-        pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    path = tmp_path / "proxy"
-    path.touch(0o600)
-    path.write_bytes(text)
-    monkeypatch.setenv("X509_USER_PROXY", str(path))
-    return path
 
 
 @pytest.fixture

@@ -113,7 +113,10 @@ def apply(said: Mapping[str, Any] | None = None) -> None:
     then, now = beneath(), dask.config.merge(*_defaults(), new)
     if old is not None and old.site == site:
         # dask-gateway has come since, and has put its defaults in the place of the site's.
-        then, now = ({"gateway": dask.config.merge(*_defaults()).get("gateway", {})}, {"gateway": now["gateway"]})
+        then, now = (
+            {"gateway": dask.config.merge(*_defaults()).get("gateway", {})},
+            {"gateway": now.get("gateway", {})},
+        )
     for path in _leaves(then):
         if _at(now, path) is _MISSING and _at(config, path) == _at(then, path):
             _drop(config, path)
@@ -125,10 +128,8 @@ def apply(said: Mapping[str, Any] | None = None) -> None:
     for path in _leaves(explicit):
         if _at(before, path) == _at(explicit, path) != _at(config, path):
             _put(config, path, _at(explicit, path))
-    if old is not None:
-        dask.config.defaults.remove(old)
     # The first, because `dask.config.refresh` keeps what it has found first.
-    dask.config.defaults.insert(0, new)
+    dask.config.defaults[:] = [new, *_defaults()]
 
 
 def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -227,7 +227,7 @@ class WorkerJobs(list[WorkerJob]):
             rank = {status: place for place, status in enumerate(_FIRST)}
             shown = sorted(self, key=lambda job: (rank.get(job.status, len(rank)), job.id))[:_ROWS]
         now = time.time()
-        several = len({job.schedd for job in self}) > 1
+        several = len({job.schedd for job in self} - {""}) > 1
         rows = [_row(job, now, several) for job in shown]
         # A machine's name and a reason may be long; the rest is never shortened.
         return Table(_COLUMNS, rows, whole=4, more=len(self) - len(shown), summary=self.summary())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 DEFAULTS = Path(__file__).parents[1] / "htcdaskgateway" / "htcdaskgateway.yaml"
 PAGE = Path(__file__).parent / "_generated" / "keys.md"
-LINE = re.compile(r"^( +)([a-z-]+): *(.*?) *(?:# (.*))?$")
+LINE = re.compile(r"^( +)([a-z][a-z0-9-]*): *(.*?) *(?:# (.*))?$")
 
 HEAD = """\
 # Every setting and its default

@@ -41,7 +41,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    module = import_module(f".{_MODULES[name]}", __name__)
+    # dask-gateway may have come with it, and its defaults stand beneath the site's profile, too.
+    config.put_site()
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,7 @@ from .condor.quoting import quote_classad
 from .condor.schedd import Condor
 from .fleet.queue import look_by_cluster
 from .plain import plain
+from .site_commands import site, sites
 from .terminal import EXPECTED, Group, meant, number, staged
 from .worker import staging
 from .worker.spec import WorkerSpec
@@ -42,6 +43,10 @@ def main(ctx: click.Context, address: str | None) -> None:
     a notebook or another machine has started, this sees it and can stop it.
     """
     ctx.obj = address
+
+
+main.add_command(sites)
+main.add_command(site)
 
 
 def _show(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import grp
 import logging
 import os
@@ -17,6 +18,7 @@ import yaml
 from dask.utils import parse_timedelta
 
 from .errors import ConfigError
+from .sites import profile
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +51,20 @@ _PROGRAMS = (
 
 
 def set_defaults() -> None:
-    """Put this package's defaults beneath what the user's configuration says."""
+    """Put this package's defaults, and the site's above them, beneath what the user's configuration says."""
+    said = {"htcdaskgateway": copy.deepcopy(dask.config.get("htcdaskgateway", None) or {})}
     text = Path(__file__).with_name("htcdaskgateway.yaml").read_text(encoding="utf-8")
     dask.config.update_defaults(yaml.safe_load(text))
+    put_site(said)
+
+
+def put_site(said: dict[str, Any] | None = None) -> None:
+    """Put the site's profile in force, if it can be read; `said` is what a program has set already."""
+    try:
+        profile.apply(said)
+    except ConfigError as error:
+        # To import this, and to list the sites, needs none; `load` raises it.
+        logger.info("%s", error)
 
 
 def get(key: str) -> Any:
@@ -73,6 +86,19 @@ def parse_seconds(value: Any, name: str, *, zero: bool = False) -> float:
     if not 0 <= found < float("inf") or (found == 0 and not zero) or isinstance(value, bool):
         raise ConfigError(f"{name}={value!r} is not a time; write 60, '60s', '5m', '2h' or '1d'")
     return found
+
+
+def load() -> None:
+    """Read a ``.env`` file, and put the site's profile in force that is configured now.
+
+    Raises
+    ------
+    ConfigError
+        There is no such site.
+    """
+    put_site()
+    load_dotenv()
+    profile.apply()
 
 
 def load_dotenv() -> None:
@@ -113,7 +139,7 @@ def load_dotenv() -> None:
     ours = {name: value for name, value in fresh.items() if name.startswith(_PREFIXES)}
     if ours:
         # As from the environment they win over files and defaults; what a program has set wins over them.
-        beneath = dask.config.merge(*dask.config.defaults, *dask.config.collect_yaml(dask.config.paths))
+        beneath = dask.config.merge(profile.beneath(), *dask.config.collect_yaml(dask.config.paths))
         dask.config.update(
             dask.config.config, dask.config.collect_env(ours), priority="new-defaults", defaults=beneath
         )
@@ -151,6 +177,9 @@ def _leads_to_a_program(name: str, value: str) -> bool:
     found = dask.config.collect_env({name: value})
     # A dotted name of a class, which dask-gateway imports.
     kind = dask.config.get("gateway.auth.type", None, config=found)
-    return "." in str(kind) or any(
-        dask.config.get(f"htcdaskgateway.{key}", None, config=found) is not None for key in _PROGRAMS
+    site = dask.config.get("htcdaskgateway.site", None, config=found)
+    return (
+        "." in str(kind)
+        or profile.is_path(str(site))
+        or any(dask.config.get(f"htcdaskgateway.{key}", None, config=found) is not None for key in _PROGRAMS)
     )

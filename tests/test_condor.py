@@ -295,7 +295,7 @@ def test_a_stranger_is_not_told_that_there_are_no_jobs(condor, fake_tools, troub
 
 def test_forcing(condor, fake_tools):
     remove(condor, force=True)
-    assert fake_tools.calls == [["condor_rm", "-forcex", "-constraint", "true"]]
+    assert fake_tools.calls_of("condor_rm") == [["-forcex", "-constraint", "true"]]
 
 
 # condor_submit

@@ -72,7 +72,7 @@ def test_the_table_of_keys_is_current_and_describes_every_key() -> None:
     keys_page = made(TOP / "docs" / "keys.py")
     page = keys_page.PAGE.read_text(encoding="utf-8")
     assert page == keys_page.rendered(), "make it anew: python docs/keys.py"
-    rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| (.*) \|$", page, re.M)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| .+ \| (.*) \|$", page, re.M)
     assert sorted(name for name, _ in rows) == sorted(key.rpartition(".")[2] for key in KEYS)
     assert [name for name, description in rows if not description] == []
 

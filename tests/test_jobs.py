@@ -77,6 +77,12 @@ def test_scattered_jobs_are_removed_by_arguments_that_the_kernel_takes():
     constraints = []
 
     class Noting:
+        async def all_answering(self):
+            return ()
+
+        def of_job(self, schedd):
+            return self
+
         async def remove(self, constraint):
             constraints.append(constraint)
             return True

@@ -36,6 +36,8 @@ for name in ("worker.sub.j2", "worker.sh.j2"):
     except templating.TemplateError as error:
         assert "undefined" in str(error), error
 assert "class HTCondorWorkers" in _FromSource().__reduce__()[1][1]["source"]
+from htcdaskgateway.sites import profile
+assert {"ncsa", "fermilab-eaf"} <= {*profile.names()} and profile.read("ncsa")
 print(pathlib.Path(htcdaskgateway.__file__).parent)
 """
 
@@ -106,6 +108,9 @@ def test_from_a_wheel(checkout, python, tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"htcdaskgateway/py.typed", "htcdaskgateway/htcdaskgateway.yaml"} <= set(names)
     assert "htcdaskgateway/templates/worker.sub.j2" in names
+    profiles = {f"htcdaskgateway/sites/{path.name}" for path in (TOP / "htcdaskgateway" / "sites").glob("*.yaml")}
+    assert profiles
+    assert profiles <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts", "docs", "templates"))]
     install(python, wheel, cwd=tmp_path)
     assert used(python, tmp_path).is_relative_to(python.parent.parent)

@@ -152,8 +152,8 @@ def blocks(language):
 
 
 def test_the_page_has_the_blocks_that_these_tests_run():
-    assert [len(blocks(language)) for language in ("yaml", "bash", "text", "python")] == [2, 2, 1, 10]
-    assert len(FENCE.findall(PAGE.read_text(encoding="utf-8"))) == 15
+    assert [len(blocks(language)) for language in ("yaml", "bash", "text", "python")] == [3, 2, 1, 10]
+    assert len(FENCE.findall(PAGE.read_text(encoding="utf-8"))) == 16
 
 
 def test_the_environment_of_the_page_brings_what_its_cells_use():

@@ -55,26 +55,52 @@ def test_the_root_is_named_by_the_environment_then_configured_then_in_the_home(b
         assert staging.staging_root() == tmp_path / "work" / "relative"
 
 
+def site_homes(tmp_path):
+    return dask.config.set({"htcdaskgateway.staging-directory": [f"{tmp_path}/u/$USER/htcdask", "~/htcdask"]})
+
+
 def test_the_sites_directory_of_the_user_goes_before_the_home(bare, monkeypatch, tmp_path):
-    monkeypatch.setattr(staging, "_SITE_HOMES", tmp_path / "u")
-    monkeypatch.setattr("getpass.getuser", lambda: "alice")
-    assert staging.staging_root() == bare / "htcdask", "it is not there"
-    (tmp_path / "u/alice").mkdir(parents=True)
-    assert staging.staging_root() == tmp_path / "u/alice/htcdask"
+    monkeypatch.setenv("USER", "alice")
+    with site_homes(tmp_path):
+        assert staging.staging_root() == bare / "htcdask", "it is not there"
+        (tmp_path / "u/alice").mkdir(parents=True)
+        assert staging.staging_root() == tmp_path / "u/alice/htcdask"
+        for other in ("alice/../alice", "/etc"):
+            monkeypatch.setenv("USER", other)
+            assert staging.staging_root() == bare / "htcdask", other
     with dask.config.set({"htcdaskgateway.staging-directory": "~/elsewhere"}):
         assert staging.staging_root() == bare / "elsewhere"
-    for other in (".", "", "alice/../alice", "/etc"):
-        monkeypatch.setattr("getpass.getuser", lambda other=other: other)
-        assert staging.staging_root() == bare / "htcdask", other
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another account")
 def test_the_sites_directory_of_somebody_else_is_not_taken(bare, monkeypatch, tmp_path):
-    monkeypatch.setattr(staging, "_SITE_HOMES", tmp_path / "u")
-    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    monkeypatch.setenv("USER", "alice")
     (tmp_path / "u/alice").mkdir(parents=True)
     os.chown(tmp_path / "u/alice", 33, 33)
-    assert staging.staging_root() == bare / "htcdask"
+    with site_homes(tmp_path):
+        assert staging.staging_root() == bare / "htcdask"
+
+
+def test_a_path_has_the_users_name_number_and_home_filled_in(bare, monkeypatch, tmp_path):
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.delenv("UID", raising=False)
+    for given, found in (
+        ("/scratch/$USER/x", Path("/scratch/alice/x")),
+        ("/run/user/${UID}", Path(f"/run/user/{os.getuid()}")),
+        ("~/x", bare / "x"),
+    ):
+        with dask.config.set({"htcdaskgateway.staging-directory": given}):
+            assert staging.staging_root() == found
+        spec = WorkerSpec.from_keywords(log_directory=given)
+        assert staging.Staging("c1", spec).logs == found / "c1"
+    monkeypatch.setenv("HTCDASK_STAGEDIR", "/scratch/$NOT_SET_AT_ALL")
+    with pytest.raises(ConfigError, match="the variable NOT_SET_AT_ALL is not set"):
+        staging.staging_root()
+    monkeypatch.delenv("HTCDASK_STAGEDIR")
+    monkeypatch.delenv("USER")
+    monkeypatch.setenv("LOGNAME", "bob")
+    with dask.config.set({"htcdaskgateway.staging-directory": "/scratch/$USER"}):
+        assert staging.staging_root() == Path("/scratch/bob")
 
 
 def test_everything_is_private_whatever_the_umask(root, umask):

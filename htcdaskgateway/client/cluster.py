@@ -17,7 +17,7 @@ from ..display.overview import Overview
 from ..fleet.overview import overview
 from ..fleet.session import Session
 from ..scheduler.versions import NotifyingComm
-from ..worker.spec import KEYWORDS
+from ..worker.spec import UNDERSTOOD
 from ..worker.staging import remove_credentials
 from .calls import WorkerCalls
 from .carrying_on import UNFINISHED, carry_on
@@ -51,7 +51,7 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
 
     @functools.wraps(GatewayCluster.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
+        self._worker = {name: kwargs.pop(name) for name in UNDERSTOOD & kwargs.keys()}
         super().__init__(*args, **kwargs)
 
     @classmethod

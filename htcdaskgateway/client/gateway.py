@@ -17,7 +17,7 @@ from .. import config
 from ..condor.schedd import Condor
 from ..errors import ConfigError
 from ..fleet.queue import remove_jobs
-from ..worker.spec import KEYWORDS, WorkerSpec
+from ..worker.spec import UNDERSTOOD, WorkerSpec
 from ..worker.staging import check_cluster_name, remove_credentials
 from .ending import announce_end, why_ended
 from .finalizing import finalize
@@ -59,7 +59,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
 
     @functools.wraps(Gateway.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        config.load_dotenv()
+        config.load()
         self._submitted: dict[str, dict[str, Any]] = {}
         self._adapted: dict[str, Any] = {}
         self._resolver = LastingResolver()
@@ -156,7 +156,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         )
 
     async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
-        worker = {name: kwargs.pop(name) for name in KEYWORDS & kwargs.keys()}
+        worker = {name: kwargs.pop(name) for name in UNDERSTOOD & kwargs.keys()}
         WorkerSpec.from_keywords(**worker)
         made = asyncio.ensure_future(super()._submit(cluster_options=cluster_options, **kwargs))
         try:

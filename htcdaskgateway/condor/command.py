@@ -91,7 +91,8 @@ class Command:
     """The tools of one HTCondor, run with a time limit; their errors, typed.
 
     They lie in `bin_dir`, or where `find_bin_dir` finds them. The schedd, the `pool` (its central manager) and the
-    `timeout`, in seconds, are the configuration's where none is given. `answered` names who has answered last.
+    `timeout`, in seconds, are the configuration's where none is given. `answered` names who has answered last, and
+    `answering` all who do: where a site's wrapper of the tools asks several schedds, there are more than one.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Command:
         self.pool = pool if pool is not None else config.get("condor.pool")
         self.timeout = timeout if timeout is not None else config.seconds("condor.timeout")
         self.answered = ""
+        self.answering: tuple[str, ...] = ()
         self._advice = ""
 
     def __repr__(self) -> str:

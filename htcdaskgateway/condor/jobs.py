@@ -36,7 +36,7 @@ NAME_PREFIX = "htcondor-"
 """How the name of a Dask worker that is an HTCondor job begins."""
 
 # The job's id, the number of its start, the number of the worker in that start, the schedd.
-_WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+(?:-\d+)?(?:@\S+)?")
+_WORKER_NAME = re.compile(rf"{NAME_PREFIX}(\d+)\.(\d+)-\d+(?:-\d+)?(?:@(\S+))?")
 
 
 SPOOLING = 16
@@ -72,19 +72,30 @@ _FIRST = (JobStatus.HELD, JobStatus.SUSPENDED, JobStatus.RUNNING, JobStatus.IDLE
 
 
 class JobId(NamedTuple):
-    """The id of a job: ``ClusterId.ProcId``."""
+    """The id of a job, ``ClusterId.ProcId``, and the schedd that has given it, as far as that is known."""
 
     cluster: int
     proc: int
+    schedd: str = ""
 
     def __str__(self) -> str:
         return f"{self.cluster}.{self.proc}"
+
+    @property
+    def alone(self) -> JobId:
+        """The id as the jobs' event log has it, which does not name the schedd."""
+        return JobId(self.cluster, self.proc)
 
     @classmethod
     def of_worker(cls, name: object) -> JobId | None:
         """Return the id of the job that the Dask worker `name` runs in, or None if it is not one of ours."""
         match = _WORKER_NAME.fullmatch(str(name))
-        return cls(int(match[1]), int(match[2])) if match else None
+        return cls(int(match[1]), int(match[2]), match[3] or "") if match else None
+
+
+def schedd_of(ad: Mapping[str, Any]) -> str:
+    """Return the name of the schedd that holds the job of `ad`, as the names of its workers have it."""
+    return sys.intern((ad.get("GlobalJobId") or "").partition("#")[0].rstrip("@"))
 
 
 class WorkerJob(NamedTuple):
@@ -142,8 +153,9 @@ class WorkerJob(NamedTuple):
         status = JobStatus(ad["JobStatus"])
         held = status is JobStatus.HELD
         host = ad.get("RemoteHost")
+        schedd = schedd_of(ad)
         return cls(
-            id=JobId(ad["ClusterId"], ad["ProcId"]),
+            id=JobId(ad["ClusterId"], ad["ProcId"], schedd),
             status=status,
             starts=ad.get("NumShadowStarts") or 0,
             host=host.rpartition("@")[2] if host else None,
@@ -151,7 +163,7 @@ class WorkerJob(NamedTuple):
             hold_code=ad.get("HoldReasonCode") if held else None,
             hold_subcode=ad.get("HoldReasonSubCode") if held else None,
             since=ad.get("EnteredCurrentStatus") or 0.0,
-            schedd=sys.intern((ad.get("GlobalJobId") or "").partition("#")[0].rstrip("@")),
+            schedd=schedd,
         )
 
     @property
@@ -215,7 +227,8 @@ class WorkerJobs(list[WorkerJob]):
             rank = {status: place for place, status in enumerate(_FIRST)}
             shown = sorted(self, key=lambda job: (rank.get(job.status, len(rank)), job.id))[:_ROWS]
         now = time.time()
-        rows = [_row(job, now) for job in shown]
+        several = len({job.schedd for job in self} - {""}) > 1
+        rows = [_row(job, now, several) for job in shown]
         # A machine's name and a reason may be long; the rest is never shortened.
         return Table(_COLUMNS, rows, whole=4, more=len(self) - len(shown), summary=self.summary())
 
@@ -228,9 +241,9 @@ class WorkerJobs(list[WorkerJob]):
         return table_html(self.table()) if self else "<p>no worker jobs</p>"
 
 
-def _row(job: WorkerJob, now: float) -> tuple[str, ...]:
+def _row(job: WorkerJob, now: float, several: bool) -> tuple[str, ...]:
     return (
-        str(job.id),
+        f"{job.id}@{job.schedd}" if several else str(job.id),
         job.status.name.lower().replace("_", " "),
         duration(now - job.since) if job.since else "",
         str(job.starts),
@@ -246,7 +259,7 @@ def ids_constraint(ids: Iterable[JobId]) -> str:
     """
     ranges: list[list[JobId]] = []
     for job in sorted(ids):
-        if ranges and ranges[-1][1] == JobId(job.cluster, job.proc - 1):
+        if ranges and ranges[-1][1] == job._replace(proc=job.proc - 1):
             ranges[-1][1] = job
         else:
             ranges.append([job, job])

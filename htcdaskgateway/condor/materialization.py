@@ -40,13 +40,14 @@ def unmaterialized(ads: Iterable[Mapping[str, Any]], made: Collection[WorkerJob]
     for ad in ads:
         try:
             cluster, total = int(ad["ClusterId"]), int(ad["TotalSubmitProcs"])
-            newest = max((job.id.proc for job in made if job.id.cluster == cluster), default=-1)
-            following = max(int(ad["JobMaterializeNextProcId"]), newest + 1)
+            newest = max((job.id for job in made if job.id.cluster == cluster), default=JobId(cluster, -1))
+            following = max(int(ad["JobMaterializeNextProcId"]), newest.proc + 1)
             submitted = float(ad["QDate"])
         except (KeyError, TypeError, ValueError) as error:
             raise CondorError(f"condor_q described a job factory in a way that cannot be read: {ad}") from error
         for proc in range(following, total):
-            yield WorkerJob(JobId(cluster, proc), JobStatus.UNMATERIALIZED, since=submitted)
+            job = newest._replace(proc=proc)
+            yield WorkerJob(job, JobStatus.UNMATERIALIZED, since=submitted, schedd=job.schedd)
 
 
 async def stop(condor: Condor, cluster: int) -> None:

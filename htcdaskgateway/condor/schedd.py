@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import config
 from ..errors import CondorError
 from .ads import Ads, T, ask, no_list
 from .command import ERRORS, Completed
@@ -37,15 +39,27 @@ class Condor(Inspection):
         """Return the command line for the schedd of that name; for none, and for the one that answers, this one."""
         if not schedd or schedd == self.schedd:
             return self
-        if not self.answered:
-            await self.totals("false")
         # A tool that does not say who answers is a site's, which knows where to ask.
-        return self.named(schedd) if self.answered and not same_schedd(self.answered, schedd) else self
+        return self if await self.reaches(schedd) is not False else self.named(schedd)
+
+    async def reaches(self, *schedds: str) -> bool | None:
+        """Tell whether one of these schedds is among those that answer here; None where the tools do not say."""
+        if config.get("condor.schedd-constraint") and not self.schedd:
+            return False  # each cluster has chosen its own
+        if not self.answering:
+            await self.totals("false")
+        if not self.answering:
+            return None
+        return any(same_schedd(one, other) for one in self.answering for other in schedds)
+
+    def of_job(self, schedd: str) -> Condor:
+        """Return the command line for what is asked of one job: where several answer, that of its own schedd."""
+        return self.named(schedd) if schedd and len(self.answering) > 1 else self
 
     def named(self, schedd: str) -> Condor:
         """Return the command line for another schedd than the one that is configured here."""
         other = Condor(self.bin_dir, schedd=schedd, pool=self.pool, timeout=self.timeout)
-        other.answered = schedd
+        other.answered, other.answering = schedd, (schedd,)
         other._advice = (
             f"the jobs of this cluster are in the queue of the schedd {schedd}, which is not the one that is "
             "configured here. Where it cannot be reached from here, use the cluster from where it was made; or: "
@@ -135,13 +149,13 @@ class Condor(Inspection):
     async def totals(self, constraint: str) -> int | None:
         """Return how many of the user's jobs fulfil `constraint`: the cheapest question that always has an answer.
 
-        None if the answer is not one of HTCondor's own tool; else `answered` names the schedd that gave it.
+        None if the answer is not one of HTCondor's own tool; else `answering` names the schedds that gave it.
         """
         done = await self.checked(
             "condor_q", *self._address(), "-constraint", constraint, "-totals", failing=_UNREAD
         )
-        if answered := _ANSWERED.search(done.stdout):
-            self.answered = answered[1]
+        if answering := _ANSWERED.findall(done.stdout):
+            self.answered, self.answering = answering[0], tuple(answering)
         counted = _TOTAL.findall(done.stdout)
         return sum(map(int, counted)) if counted else None
 
@@ -153,8 +167,29 @@ class Condor(Inspection):
     async def remove(self, constraint: str, *, force: bool = False) -> bool:
         """Remove the user's jobs that fulfil `constraint`; return False if there was no such job.
 
+        Where several schedds answer, each is told by its name: a site's wrapper may take no removal without one.
         With `force`, forget jobs that are being removed already but whose machine no longer answers.
         """
+        if self.schedd or len(await self.all_answering()) < 2:
+            return await self._remove(constraint, force)
+        # All are asked, also when one of them does not answer.
+        asked = (self.named(schedd)._remove(constraint, force) for schedd in self.answering)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        return any(found)
+
+    async def all_answering(self) -> tuple[str, ...]:
+        """Return the names of the schedds that answer here; none where it cannot be told."""
+        if not self.answering:
+            try:
+                await self.totals("false")
+            except CondorError as error:  # what is asked next tells it better
+                logger.info("which schedds answer is not known: %s", error)
+        return self.answering
+
+    async def _remove(self, constraint: str, force: bool) -> bool:
         how = ["-forcex"] if force else []
         done = await self.run("condor_rm", *self._address(), *how, "-constraint", constraint)
         if done.returncode == 0:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import config
 from ..errors import ConfigError, TemplateError
+from ..sites.paths import expand
 from .quoting import quote_classad, quote_list_item, quote_log, quote_shell, quote_submit
 
 
@@ -33,13 +34,13 @@ def render(name: str, **values: Any) -> str:
     import jinja2
 
     directory = config.get("template-directory")
-    if directory and not Path(directory).expanduser().is_dir():
+    place = expand(directory, "htcdaskgateway.template-directory") if directory else None
+    if place is not None and not place.is_dir():
         raise TemplateError(f"htcdaskgateway.template-directory={str(directory)!r} is not a directory")
 
     def load(wanted: str) -> tuple[str, str, None] | None:
-        places = [Path(directory).expanduser()] if directory else []
-        for place in (*places, _own()):
-            file = place / wanted
+        for found in (*([place] if place else []), _own()):
+            file = found / wanted
             if file.is_file():
                 return file.read_text(encoding="utf-8"), str(file), None
         return None

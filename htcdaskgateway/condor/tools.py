@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import config
 from ..errors import CondorNotFoundError
+from ..sites.paths import expand
 
 # Secrets of the gateway that no tool of HTCondor needs, lest a site's `getenv` puts them into a job.
 _NOT_FOR_TOOLS = re.compile(r"DASK_GATEWAY_PASSWORD|DASK_GATEWAY__AUTH__.*|JUPYTERHUB_.*TOKEN|JPY_API_TOKEN", re.I)
@@ -31,7 +32,7 @@ def find_bin_dir() -> Path:
         ("htcdaskgateway.condor.bin-dir", config.get("condor.bin-dir")),
     ):
         if named:
-            directory = Path(named).expanduser()
+            directory = expand(named, source)
             missing = _missing_tools(directory)
             if missing:
                 raise CondorNotFoundError(f"{source} is {str(named)!r}, but {missing} is not there")

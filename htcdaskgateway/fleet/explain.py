@@ -142,12 +142,12 @@ def _line(text: str) -> str:
 async def _waiting(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     """Explain the idle jobs; those of one submit are alike, also those that the schedd has still to make."""
     idle = jobs.with_status(JobStatus.IDLE)
-    submits = Counter(job.id.cluster for job in idle)
+    submits = Counter(job.id._replace(proc=0) for job in idle)
     findings = []
-    for cluster, _ in submits.most_common(_ANALYSES):
-        group = tuple(job for job in jobs if job.id.cluster == cluster and job.status in _WAITING)
+    for first, _ in submits.most_common(_ANALYSES):
+        group = tuple(job for job in jobs if job.id._replace(proc=0) == first and job.status in _WAITING)
         try:
-            said = parse_analysis(await fleet.condor.analyze(str(group[0].id)))
+            said = parse_analysis(await fleet.condor.of_job(group[0].schedd).analyze(str(group[0].id)))
         except CondorError as error:
             findings.append(
                 Finding(group, "waits in the queue, and HTCondor's analysis failed", detail=printable(str(error)))

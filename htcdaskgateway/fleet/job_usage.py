@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..condor.jobs import JobId, JobStatus
+from ..condor.jobs import JobId, JobStatus, schedd_of
 from ..worker.units import KIB, MIB
 
 ATTRIBUTES = (
     "ClusterId",
+    "GlobalJobId",
     "ProcId",
     "JobStatus",
     "QDate",
@@ -97,7 +98,7 @@ class JobUsage:
         used = mebibytes * MIB if mebibytes is not None else (None if resident is None else resident * KIB)
         disk = _number(ad, "DiskUsage_RAW", "DiskUsage")
         return cls(
-            id=JobId(int(ad["ClusterId"]), int(ad["ProcId"])),
+            id=JobId(int(ad["ClusterId"]), int(ad["ProcId"]), schedd_of(ad)),
             cpus=_number(ad, "RequestCpus", "CpusProvisioned") or 0.0,
             memory=int((_number(ad, "RequestMemory", "MemoryProvisioned") or 0) * MIB),
             disk=int((_number(ad, "RequestDisk", "DiskProvisioned") or 0) * KIB),

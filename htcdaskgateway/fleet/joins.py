@@ -42,10 +42,10 @@ class Join(NamedTuple):
 
     @property
     def job(self) -> JobId:
-        """The job that the worker runs in."""
+        """The job that the worker runs in, as its event log calls it."""
         found = JobId.of_worker(self.worker)
         assert found is not None  # noqa: S101 - from_data has looked
-        return found
+        return found.alone
 
     @classmethod
     def from_data(cls, data: Iterable[Any]) -> list[Join]:

@@ -111,7 +111,9 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
     async def tail(job: WorkerJob) -> str:
         async with gate:
             try:
-                return await fleet.condor.tail(str(job.id), max_bytes=TAIL_BYTES, timeout=TAIL_TIMEOUT)
+                return await fleet.condor.of_job(job.schedd).tail(
+                    str(job.id), max_bytes=TAIL_BYTES, timeout=TAIL_TIMEOUT
+                )
             except CondorError as error:
                 # One machine that does not answer must not keep the others' words back.
                 return f"({error.message}: {error.stderr or error.hint})"
@@ -137,7 +139,8 @@ async def fetch_spooled(fleet: Fleet) -> None:
     if fleet.staging.spec.spool:
         # One job whose output is not there yet, or was fetched already, would make the whole call fail.
         ended = "(JobStatus == 4 || (JobStatus == 5 && NumJobCompletions > 0)) && StageOutFinish =?= undefined"
-        await fleet.condor.transfer_data(f"{fleet.constraint} && {ended}")
+        for schedd in await fleet.condor.all_answering() or ("",):
+            await fleet.condor.of_job(schedd).transfer_data(f"{fleet.constraint} && {ended}")
 
 
 def _wanted(workers: Iterable[str] | str | None) -> set[str] | None:

@@ -26,7 +26,7 @@ from ..condor.jobs import (
 from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor, check_schedd, same_schedd
 from ..display.warn import warn
-from ..errors import CondorError, SchedulerError
+from ..errors import CondorError, ConfigError, SchedulerError
 from ..scheduler.link import SCHEDD, SchedulerLink
 from ..worker.staging import Staging, note_schedd
 
@@ -143,6 +143,11 @@ class Queue:
     async def _query(self) -> tuple[list[Mapping[str, Any]], list[WorkerJob]]:
         """Return the factories and the jobs that the schedd has."""
         late = bool(self.staging.spec.max_idle)
+        if late and len(await self.condor.all_answering()) > 1:
+            raise ConfigError(
+                f"max_idle={self.staging.spec.max_idle!r} needs one schedd, and here {len(self.condor.answering)} "
+                f"answer ({', '.join(self.condor.answering)}): name one in htcdaskgateway.condor.schedd"
+            )
         # Before the jobs, so that none is made between the two unseen.
         making = await materialization.factories(self.condor, self.constraint) if late else []
         return making, await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
@@ -154,9 +159,12 @@ class Queue:
                 await self._read_schedd()
             except SchedulerError as error:  # who only looks needs no scheduler
                 logger.info("which schedd holds the jobs is not known: %s", error)
-        answered = made[0].schedd if made else self.condor.answered
-        self._located = bool(self.schedd and answered)
-        if not self._located or same_schedd(answered, self.schedd):
+        schedds = {job.schedd for job in made} - {""} or {*self.condor.answering}
+        self._located = bool(self.schedd and schedds)
+        if not self._located or any(same_schedd(schedd, self.schedd) for schedd in schedds):
+            return False
+        # Where a site's wrapper asks several schedds, jobs that another of them holds are here all the same.
+        if await self.condor.reaches(self.schedd) is not False:
             return False
         self.condor = self.condor.named(self.schedd)
         return True
@@ -212,11 +220,20 @@ class Queue:
             self._changed_at = time.monotonic()
 
     async def _remove(self, ids: Iterable[JobId]) -> None:
-        chosen = sorted(ids)
+        """Remove these jobs; where several schedds answer, each of them its own, for two may have equal ids."""
+        by_schedd: dict[str, list[JobId]] = {}
+        for job in sorted(ids):
+            by_schedd.setdefault(job.schedd, []).append(job)
+        if by_schedd:
+            await self.condor.all_answering()
+        for schedd, own in by_schedd.items():
+            await self._remove_at(self.condor.of_job(schedd), own)
+
+    async def _remove_at(self, condor: Condor, chosen: list[JobId]) -> None:
         wanted = ids_constraint(chosen)
         if len(wanted) > _LONGEST_CONSTRAINT:
             for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
-                await self._remove(half)
-        elif wanted:
+                await self._remove_at(condor, half)
+        else:
             with self._change():
-                await self.condor.remove(f"{self.constraint} && ({wanted})")
+                await condor.remove(f"{self.constraint} && ({wanted})")

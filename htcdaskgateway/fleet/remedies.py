@@ -73,7 +73,7 @@ async def used(condor: Condor, job: WorkerJob, resource: str, spec: WorkerSpec) 
     None where the schedd does not tell.
     """
     try:
-        ads = await condor.query(ids_constraint([job.id]), ATTRIBUTES)
+        ads = await condor.of_job(job.schedd).query(ids_constraint([job.id]), ATTRIBUTES)
     except CondorError as error:
         logger.info("what the job %s has used is not known: %s", job.id, error)
         return None

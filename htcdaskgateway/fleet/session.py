@@ -7,13 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..condor.choosing import choose_schedd
 from ..condor.jobs import CLUSTER_ATTRIBUTE
-from ..condor.schedd import Condor, check_schedd, same_schedd
+from ..condor.schedd import Condor, check_schedd
 from ..display.warn import warn
 from ..errors import CondorError, ConfigError, SchedulerError, StagingError
 from ..scheduler.link import ADAPTIVE, SCHEDD, SchedulerLink
 from ..scheduler.versions import VersionMismatchWarning, Versions, compare
-from ..worker import containers, staging
+from ..worker import containers, fermilab, sending, staging
 from ..worker.spec import WorkerSpec
 from .fleet import Fleet
 from .joins import keep_last_joins
@@ -37,7 +38,7 @@ class Session:
         self.condor = Condor()
         self.fleet: Fleet | None = None
         self.adaptive: FleetAdaptive | None = None
-        self._given = worker
+        self._given = fermilab.translated(worker)
         self._fresh = name is None
         self._comparing: asyncio.Task[None] | None = None
         if name is not None:
@@ -45,6 +46,7 @@ class Session:
             return
         staging.check_root()
         containers.check_image(self.spec)
+        sending.check_files(self.spec)
         staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
 
     async def check_pool(self) -> None:
@@ -81,6 +83,10 @@ class Session:
         if self._given or not noted:
             await link.note(spec=self.spec.to_dict())
         if self._fresh:
+            if chosen := await choose_schedd(self.condor):
+                schedd = chosen
+                self.condor = self.condor.named(schedd)
+                await link.note(**{SCHEDD: schedd})
             await self._sweep(name, address, known)
         stage = self.stage(name)
         stage.write(address, security.tls_cert, security.tls_key)
@@ -113,7 +119,7 @@ class Session:
             for name in gone:
                 schedd = staging.noted_schedd(name)
                 # Of a cluster whose jobs another schedd holds this one knows nothing.
-                if name not in queued and (not schedd or same_schedd(schedd, self.condor.answered or schedd)):
+                if name not in queued and (not schedd or await self.condor.reaches(schedd) is not False):
                     staging.sweep(name)
         except (CondorError, StagingError) as error:
             logger.warning("what former clusters left behind could not be cleaned up: %s", error)

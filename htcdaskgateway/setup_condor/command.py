@@ -72,13 +72,13 @@ def _set_up(options: dict[str, Any], renew: bool) -> bool:
     from . import run, settings
     from .terminal import Terminal
 
-    config.load_dotenv()
+    config.load()
     found = settings.load({name.replace("_", "-"): value for name, value in options.items()})
     return run.run(found, Terminal(found.ask_timeout), renew=renew)
 
 
 def _check() -> bool:
-    config.load_dotenv()
+    config.load()
     return asyncio.run(_check_all())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import config
 from ..errors import ConfigError
+from ..sites.paths import expand
 
 FACTORS = ("push", "phone", "sms", "passcode", "ask")
 _HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:,@\[\] -]*")
@@ -62,7 +63,10 @@ def load(options: Mapping[str, Any]) -> Settings:
     def required(name: str, pattern: re.Pattern[str]) -> str:
         found = text(name, pattern)
         if found is None:
-            raise ConfigError(f"{name}: not given; set htcdaskgateway.setup.{name} or --{name}")
+            raise ConfigError(
+                f"{name}: not given; set htcdaskgateway.setup.{name} or --{name}, "
+                "or choose your site with htcdaskgateway.site"
+            )
         return found
 
     def seconds(name: str) -> float:
@@ -74,7 +78,7 @@ def load(options: Mapping[str, Any]) -> Settings:
         if not rest or not _USER.fullmatch(named) or user not in (None, named):
             raise ConfigError(f"login-host: {host!r} cannot be used" + (f" with the user {user!r}" if user else ""))
         host, user = rest, named
-    directory = Path(str(value("token-directory"))).expanduser().absolute()
+    directory = expand(str(value("token-directory")), "token-directory").absolute()
     if Path.home().is_relative_to(directory):
         raise ConfigError(f"token-directory: HTCondor reads each file there as a token, so {directory} is none")
     lifetime = value("token-lifetime")
@@ -96,7 +100,7 @@ def load(options: Mapping[str, Any]) -> Settings:
         token_lifetime=None if lifetime is None else max(1, int(config.parse_seconds(lifetime, "token-lifetime"))),
         token_name=required("token-name", _NAME),
         token_directory=directory,
-        condor_config=Path(str(target)).expanduser().absolute() if target else None,
+        condor_config=expand(str(target), "condor-config").absolute() if target else None,
         connect_timeout=seconds("connect-timeout"),
         answer_timeout=seconds("answer-timeout"),
         duo_timeout=seconds("duo-timeout"),

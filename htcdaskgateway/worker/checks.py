@@ -14,7 +14,7 @@ from typing import Any
 from ..condor.jobs import CLUSTER_ATTRIBUTE
 from ..errors import ConfigError
 
-RUNTIMES = ("htcondor", "apptainer", "none")
+RUNTIMES = ("htcondor", "apptainer", "singularity-image", "none")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.A)
 _DIRECTIVE = re.compile(r"(\+|My\.)?([A-Za-z_][A-Za-z0-9_.]*)", re.A | re.I)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!$)", re.A)

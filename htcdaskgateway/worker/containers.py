@@ -57,6 +57,8 @@ def is_sent(spec: WorkerSpec) -> bool:
     Unless it was said: a file is, as it always was, and a directory is not, because HTCondor sends none that has a
     link to a directory in it, and every system has (``/bin -> usr/bin``).
     """
+    if spec.container_runtime == "singularity-image":
+        return False
     if spec.transfer_container is not None:
         return spec.transfer_container
     image = spec.container_image or ""

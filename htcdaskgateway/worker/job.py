@@ -13,7 +13,7 @@ from .. import config
 from .._version import __version__
 from ..condor import templating
 from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
-from . import checks, containers
+from . import checks, containers, sending
 from .spec import WorkerSpec
 
 EXIT_AGAIN = 75
@@ -65,6 +65,7 @@ def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str)
         exit_again=EXIT_AGAIN,
         max_failures=MAX_FAILURES,
         vacate_time=config.seconds("retire-timeout"),
+        proxy=sending.proxy_file(spec),
         image_is_sent=containers.is_sent(spec),
         exit_cannot=EXIT_CANNOT,
         least_disk_kib=LEAST_DISK_KIB,

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import config
 from ..errors import ConfigError
-from . import checks
+from . import checks, fermilab, sites
 from .units import KIB, MIB, format_bytes, parse_amount
 
 
@@ -25,12 +25,17 @@ class WorkerSpec:
     ----------
     container_image : str or None
         Path or address of the image the worker runs in; a relative path is one of this machine's.
-    container_runtime : {'htcondor', 'apptainer', 'none'}
-        Who starts the container: HTCondor's container universe, the worker script, or nobody.
+    container_runtime : {'htcondor', 'apptainer', 'singularity-image', 'none'}
+        Who starts the container: HTCondor's container universe, the worker script, a pool that is told by the
+        attribute ``SingularityImage`` of the job, or nobody.
+    image_prefix : str or None
+        The directory that images are below, as a short name such as ``group/image:tag`` is.
     container_command : str
         The program of the ``apptainer`` runtime.
     container_binds, container_options : tuple of str
         Its ``--bind`` arguments and its other options.
+    bind_job_directory : str or None
+        Where the ``apptainer`` runtime shows the job's directory in the container, too.
     transfer_container : bool or None
         Whether the ``htcondor`` runtime sends the image with each job, or takes it from its path on the execute
         node. None: a file is sent, a directory is not. What is below ``/cvmfs`` is never sent.
@@ -47,6 +52,8 @@ class WorkerSpec:
     disk : int or None
         ``request_disk`` in bytes. A bare number counts KiB, as for HTCondor. None: 1 GiB beside the input
         files, such as an image that is sent.
+    disk_per_cpu : int or None
+        ``request_disk`` for each CPU, where there is no `disk`.
     gpus : int or None
         ``request_gpus``.
     python : str
@@ -58,6 +65,8 @@ class WorkerSpec:
         The port or range of ports (``first:last``) that workers listen on.
     interface : str or None
         The network interface that they listen on.
+    mapped_port : str or None
+        Name of the container's port that HTCondor maps to one of the node, which the scheduler is told.
     scheduler_proxy : str or None
         ``HOST:PORT`` of the gateway's scheduler proxy, where workers see it under another name than the client.
     death_timeout : float or None
@@ -74,6 +83,10 @@ class WorkerSpec:
         Shell lines that run before the worker starts.
     job_extra_directives : dict of str to str
         More lines of the submit description, such as ``{"accounting_group": "physics"}``.
+    transfer_input_files : tuple of str
+        More files, directories and addresses that go with each job into its directory.
+    x509_proxy : bool or str
+        The X.509 proxy that goes with each job: a path, or true for that of ``X509_USER_PROXY`` or in ``/tmp``.
     submit_command_extra : tuple of str
         More arguments of ``condor_submit``; none that name a schedd or change the number of jobs.
     requirements, rank : str or None
@@ -95,23 +108,29 @@ class WorkerSpec:
     container_command: str
     container_binds: tuple[str, ...]
     container_options: tuple[str, ...]
+    image_prefix: str | None
+    bind_job_directory: str | None
     transfer_container: bool | None
     cpus: int
     memory: int
     processes: int
     nanny: bool
     disk: int | None
+    disk_per_cpu: int | None
     gpus: int | None
     python: str
     worker_extra_args: tuple[str, ...]
     worker_port: str
     interface: str | None
+    mapped_port: str | None
     scheduler_proxy: str | None
     death_timeout: float | None
     start_interval: float
     environment: Mapping[str, str | None]
     job_script_prologue: tuple[str, ...]
     job_extra_directives: Mapping[str, str]
+    transfer_input_files: tuple[str, ...]
+    x509_proxy: bool | str
     submit_command_extra: tuple[str, ...]
     requirements: str | None
     rank: str | None
@@ -132,6 +151,7 @@ class WorkerSpec:
         TypeError
             There is no such keyword.
         """
+        keywords = fermilab.translated(keywords)
         unknown = keywords.keys() - KEYWORDS
         if unknown:
             raise TypeError(
@@ -148,8 +168,8 @@ class WorkerSpec:
                 f"container_image={keywords['container_image']!r} was given, but container_runtime is 'none'; "
                 "pass container_runtime='htcondor' or 'apptainer', or no image"
             )
-        if values["container_runtime"] == "none":
-            values["container_image"] = None
+        values["container_image"] = sites.image(values)
+        sites.check_mapped(values)
         if values["container_runtime"] == "apptainer" and values["container_image"] is None:
             raise ConfigError("container_runtime='apptainer' needs a container_image")
         if values["python"] is None:
@@ -178,8 +198,9 @@ class WorkerSpec:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(self).items()
         }
-        disk = None if self.disk_kib is None else f"{self.disk_kib}K"
-        return {**data, "memory": f"{self.memory_mib}M", "disk": disk}
+        sizes = {"disk": self.disk, "disk_per_cpu": self.disk_per_cpu}
+        disks = {name: None if size is None else f"{size // KIB}K" for name, size in sizes.items()}
+        return {**data, "memory": f"{self.memory_mib}M", **disks}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WorkerSpec:
@@ -216,14 +237,16 @@ class WorkerSpec:
     @property
     def disk_kib(self) -> int | None:
         """The disk in KiB, as ``request_disk`` counts."""
-        return None if self.disk is None else self.disk // KIB
+        if self.disk is None:
+            return None if self.disk_per_cpu is None else self.disk_per_cpu * self.cpus // KIB
+        return self.disk // KIB
 
     def __str__(self) -> str:
         parts = [f"{self.cpus} CPU(s)", f"{format_bytes(self.memory)} of memory"]
         if self.processes > 1:
             parts.append(f"{self.processes} workers")
-        if self.disk:
-            parts.append(f"{format_bytes(self.disk)} of disk")
+        if self.disk_kib:
+            parts.append(f"{format_bytes(self.disk_kib * KIB)} of disk")
         if self.gpus:
             parts.append(f"{self.gpus} GPU(s)")
         if self.container_image and self.container_runtime != "none":
@@ -232,28 +255,34 @@ class WorkerSpec:
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "container_image": checks.optional(checks.image),
+    "container_image": checks.optional(checks.text),
     "container_runtime": checks.runtime,
     "container_command": checks.text,
     "container_binds": checks.texts,
     "container_options": checks.texts,
+    "image_prefix": checks.optional(sites.directory),
+    "bind_job_directory": checks.optional(sites.directory),
     "transfer_container": checks.optional(checks.flag),
     "cpus": checks.count,
     "memory": lambda value, name: parse_amount(value, name, step=MIB),
     "processes": checks.count,
     "nanny": checks.flag,
     "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
+    "disk_per_cpu": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "gpus": checks.optional(checks.count),
     "python": checks.optional(checks.text),
     "worker_extra_args": checks.worker_arguments,
     "worker_port": checks.ports,
     "interface": checks.optional(checks.text),
+    "mapped_port": checks.optional(sites.port_name),
     "scheduler_proxy": checks.optional(checks.host_port),
     "death_timeout": checks.optional(config.parse_seconds),
     "start_interval": lambda value, name: config.parse_seconds(value, name, zero=True),
     "environment": checks.environment,
     "job_script_prologue": checks.texts,
     "job_extra_directives": checks.directives,
+    "transfer_input_files": sites.input_files,
+    "x509_proxy": sites.proxy,
     "submit_command_extra": checks.submit_arguments,
     "requirements": checks.optional(checks.expression),
     "rank": checks.optional(checks.expression),
@@ -266,3 +295,6 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 
 KEYWORDS = frozenset(_CHECKS)
 """The keywords of ``new_cluster`` that describe a worker; all others are the gateway server's."""
+
+UNDERSTOOD = KEYWORDS | fermilab.ALIASES.keys()
+"""These, and other libraries' words for some of them."""

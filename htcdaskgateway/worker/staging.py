@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 import os
 import re
@@ -19,13 +18,11 @@ from .. import config
 from ..condor.schedd import check_schedd
 from ..errors import ConfigError, StagingError
 from ..files import NotOwnError, private_directory, write_private
+from ..sites.paths import expand
 from .job import REMOTE_FILES, job_files, spool_seconds
 from .spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
-
-# Where NCSA's systems have a directory for each user.
-_SITE_HOMES = Path("/u")
 
 # A cluster's name comes from a server and becomes a directory, a batch name and a part of a TLS host name.
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
@@ -40,20 +37,24 @@ def check_cluster_name(name: str) -> str:
 
 def staging_root() -> Path:
     """Return the directory that holds the staging directories of all clusters."""
-    named = os.environ.get("HTCDASK_STAGEDIR") or config.get("staging-directory") or _site_home() / "htcdask"
-    return Path(named).expanduser().absolute()
+    if named := os.environ.get("HTCDASK_STAGEDIR"):
+        return expand(named, "HTCDASK_STAGEDIR").absolute()
+    name = "htcdaskgateway.staging-directory"
+    found = config.get("staging-directory") or "~/htcdask"
+    places = found if isinstance(found, (list, tuple)) else [found]
+    if not all(isinstance(place, str) and place for place in places):
+        raise ConfigError(f"{name}={found!r} is neither a path nor a list of paths")
+    *first, last = places
+    return next(filter(None, (_own(place, name) for place in first)), None) or expand(last, name).absolute()
 
 
-def _site_home() -> Path:
-    """Return the user's directory at the site, which the pool sees, too, or else the home."""
+def _own(place: str, name: str) -> Path | None:
+    """Return a place for staging if the directory that it is to lie in is the user's, as that of a site may be."""
     try:
-        user = getpass.getuser()
-        directory = _SITE_HOMES / user
-        if user == directory.name != ".." and directory.stat().st_uid == os.geteuid():
-            return directory
-    except (OSError, KeyError, ValueError):  # no such directory, or nobody by this number has a name
-        pass
-    return Path.home()
+        path = expand(place, name).absolute()
+        return path if path == Path(os.path.normpath(path)) and path.parent.stat().st_uid == os.geteuid() else None
+    except (OSError, ValueError, ConfigError):  # no such directory, or nobody by this number has a name
+        return None
 
 
 def check_root() -> None:
@@ -83,7 +84,7 @@ class Staging:
     def logs(self) -> Path:
         """The directory of the workers' output."""
         named = self.spec.log_directory
-        return Path(named).expanduser().absolute() / self.cluster if named else self.directory / "logs"
+        return expand(named, "log_directory").absolute() / self.cluster if named else self.directory / "logs"
 
     def spool_limit(self, count: int) -> float:
         """Return how long a spooled submit of `count` jobs may take, in seconds: each is sent all of its files."""

@@ -41,7 +41,7 @@ def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
     assert all(start.begin > 0.5 for start in told.starts), "Python takes its time"
     assert all(0 <= start.join < 30 for start in told.starts)
     assert told.marks == []
-    first, second, _ = (job.id for job in cluster.jobs())
+    first, second, _ = (job.id.alone for job in cluster.jobs())
     pool.run("condor_hold", "-reason", "for this test", first)
     pool.run("condor_vacate_job", "-fast", second)
     wait_until(lambda: any(mark.kind == "evicted" for mark in cluster.timeline().marks))

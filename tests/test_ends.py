@@ -174,7 +174,7 @@ def test_a_shutdown_that_is_interrupted_while_jobs_are_removed_is_carried_on(gat
     assert not whom.exists()
 
 
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.5])
 def test_an_interrupted_new_cluster_leaves_no_scheduler(gateway, after):
     before = {report.name for report in gateway.list_clusters()}
     interrupted(NEW_CLUSTER, after)

@@ -28,6 +28,28 @@ async def carry_on(cluster: Any, shutdown: bool | None, end: Callable[[], Awaita
     await asyncio.shield(task)
 
 
+async def all_or_nothing(
+    making: Awaitable[str], undo: Callable[[str], Awaitable[None]], undoing: set[asyncio.Future[None]]
+) -> str:
+    """Return what `making` makes; where the caller is interrupted, undo it, since the server makes it all the same.
+
+    The undoing goes on where its caller is interrupted again; until it is done, it is among `undoing`.
+    """
+    made = asyncio.ensure_future(making)
+    try:
+        return await asyncio.shield(made)
+    except asyncio.CancelledError:
+
+        async def unmake() -> None:
+            await undo(await made)
+
+        task = asyncio.ensure_future(unmake())
+        undoing.add(task)
+        task.add_done_callback(undoing.discard)
+        await asyncio.shield(task)
+        raise
+
+
 def _forget(cluster: Any, task: asyncio.Future[None]) -> None:
     if UNFINISHED.get(cluster, (None, None))[0] is task:
         del UNFINISHED[cluster]

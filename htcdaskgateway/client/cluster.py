@@ -158,7 +158,7 @@ class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ign
         if self.asynchronous or self._on_loop():
             return self._stop_internal(shutdown=shutdown)
         try:
-            if self.loop.asyncio_loop.is_running() and (self.status != "closed" or self in UNFINISHED):
+            if self.gateway._loop_runner.is_started() and (self.status != "closed" or self in UNFINISHED):
                 self.gateway.sync(self._stop_internal, shutdown=shutdown)
         except KeyboardInterrupt:  # the end goes on, and needs the event loop
             raise

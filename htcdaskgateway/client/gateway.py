@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..fleet.queue import remove_jobs
 from ..worker.spec import UNDERSTOOD, WorkerSpec
 from ..worker.staging import check_cluster_name, remove_credentials
+from .carrying_on import all_or_nothing
 from .ending import announce_end, why_ended
 from .finalizing import finalize
 from .resolving import LastingResolver
@@ -62,6 +63,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         config.load()
         self._submitted: dict[str, dict[str, Any]] = {}
         self._adapted: dict[str, Any] = {}
+        self._undoing: set[asyncio.Future[None]] = set()
         self._resolver = LastingResolver()
         self._session: aiohttp.ClientSession | None = None
         super().__init__(*args, **kwargs)
@@ -107,6 +109,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     async def _cleanup(self) -> None:
         for name in list(self._adapted):
             await self._leave(name)
+        if self._undoing:
+            await asyncio.wait(self._undoing)
         await super()._cleanup()
         await self._resolver.close()
 
@@ -158,12 +162,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
         worker = {name: kwargs.pop(name) for name in UNDERSTOOD & kwargs.keys()}
         WorkerSpec.from_keywords(**worker)
-        made = asyncio.ensure_future(super()._submit(cluster_options=cluster_options, **kwargs))
-        try:
-            name = await asyncio.shield(made)
-        except asyncio.CancelledError:  # the server may make it all the same
-            await super()._stop_cluster(await made)
-            raise
+        submitting = super()._submit(cluster_options=cluster_options, **kwargs)
+        name = await all_or_nothing(submitting, super()._stop_cluster, self._undoing)
         # The server knows nothing of workers; connect() takes them from here.
         self._submitted[name] = worker
         return str(name)

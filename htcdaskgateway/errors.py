@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 
 from .plain import plain
@@ -107,18 +108,14 @@ class CondorError(HTCDaskGatewayError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # An exception with keywords only does not pickle by itself, and errors cross process borders.
-        return _rebuild, (type(self), self.message, self.command, self.returncode, self.stderr, self.hint)
-
-
-def _rebuild(
-    kind: type[CondorError],
-    message: str,
-    command: Sequence[str],
-    returncode: int | None,
-    stderr: str,
-    hint: str,
-) -> CondorError:
-    return kind(message, command=command, returncode=returncode, stderr=stderr, hint=hint)
+        return functools.partial(
+            type(self),
+            self.message,
+            command=self.command,
+            returncode=self.returncode,
+            stderr=self.stderr,
+            hint=self.hint,
+        ), ()
 
 
 class CondorNotFoundError(CondorError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import operator
 import time
 import uuid
 from collections.abc import Collection, Generator
@@ -20,6 +19,7 @@ from .. import config
 from ..condor.jobs import SPOOLING, JobId, JobStatus
 from ..errors import ClusterEndedError, ConfigError, HTCDaskGatewayError, SchedulerError
 from ..scheduler.link import ADAPTIVE
+from .counting import whole
 from .fleet import Fleet
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Bounds:
         high = dask.config.get("distributed.adaptive.maximum") if maximum is None else maximum
         try:
             unbounded = isinstance(high, float) and math.isinf(high) and high > 0
-            bounds = cls(_whole(low), high if unbounded else _whole(high))
+            bounds = cls(whole(low), high if unbounded else whole(high))
         except (TypeError, ValueError):
             raise ConfigError(
                 f"{given}: numbers of workers are whole numbers of at least 0 (here {low!r} and {high!r})"
@@ -66,21 +66,16 @@ class Bounds:
         return self.minimum, None if math.isinf(self.maximum) else int(self.maximum)
 
 
-def _whole(value: Any) -> int:
-    number = operator.index(value)
-    if isinstance(value, bool) or number < 0:
-        raise ValueError(value)
-    return number
-
-
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings of `distributed.deploy.Adaptive` if they are such."""
     for name, value in settings.items():
         if name in ("interval", "target_duration"):
             config.parse_seconds(value, f"adapt({name}=…): {name}")
         elif name == "wait_count":
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"adapt(wait_count={value!r}): it is a whole number of at least 1")
+            try:
+                whole(value, least=1)
+            except (TypeError, ValueError):
+                raise ConfigError(f"adapt(wait_count={value!r}): it is a whole number of at least 1") from None
         else:
             raise ConfigError(f"adapt() has no {name!r}; it has interval, wait_count and target_duration")
     return settings

@@ -23,12 +23,17 @@ _MEANT = {
 def check_count(n: Any, call: str = "scale", what: str = "workers") -> int:
     """Return `n`, of whatever integer type, if it is a number of workers."""
     try:
-        count = -1 if isinstance(n, bool) else operator.index(n)
-    except TypeError:
-        count = -1
-    if count < 0:
-        raise ConfigError(f"{call}({n!r}): the number of {what} is a whole number of at least 0")
-    return count
+        return whole(n)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{call}({n!r}): the number of {what} is a whole number of at least 0") from None
+
+
+def whole(value: Any, least: int = 0) -> int:
+    """Return an integer of whatever type if it is at least `least`; True is somebody's mistake."""
+    number = operator.index(value)
+    if isinstance(value, bool) or number < least:
+        raise ValueError(value)
+    return number
 
 
 def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:

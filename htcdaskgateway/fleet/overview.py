@@ -7,12 +7,13 @@ from typing import Any
 
 from ..condor.jobs import JobId, JobStatus
 from ..display.overview import Overview
-from .explain import held
 from .fleet import Fleet
 
 
 def overview(fleet: Fleet, workers: Iterable[Mapping[str, Any]], asked: int | None) -> Overview:
     """Return how far the cluster is; `workers` as the scheduler describes them, `asked` the number of jobs."""
+    from .explain import held  # not before a view is looked at
+
     there = list(workers)
     live = fleet.seen.live
     ours = [job for worker in there if (job := JobId.of_worker(worker.get("name")))]

@@ -12,6 +12,7 @@ from typing import Any
 
 from htcdaskgateway.condor import Condor
 from htcdaskgateway.fleet.queue import cluster_constraint
+from htcdaskgateway.scheduler.link import SCHEDD
 
 DEADLINE = 300.0
 
@@ -112,7 +113,11 @@ def settled(cluster: Any) -> None:
 
 def as_new(cluster: Any) -> None:
     """Let the next scale be a cluster's first, without the 2 s that starting another scheduler takes."""
-    cluster.fleet._seen_at = -float("inf")
+    fleet = cluster.fleet
+    fleet._seen_at = -float("inf")
+    # Nobody has noted yet which schedd holds the jobs.
+    fleet.schedd, fleet._located = "", False
+    cluster.gateway.sync(fleet.scheduler.note, **{SCHEDD: ""})
 
 
 def jobs_of(cluster_name: str) -> int:

@@ -236,6 +236,7 @@ def test_the_first_screen_of_the_readme_has_the_two_commands() -> None:
 
 @pytest.mark.core
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_the_script_of_the_local_system_page_runs(
     system: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

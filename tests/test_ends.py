@@ -106,7 +106,13 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(ending, marks=[] if ending in ("by itself", "while it adapts") else [pytest.mark.long])
+        for ending in ENDINGS
+    ],
+)
 def test_a_program_that_ends_takes_its_cluster_with_it_where_the_gateway_has_a_host_name(gateway, pool, ending):
     last, code = ENDINGS[ending]
     done = subprocess.run(
@@ -160,11 +166,12 @@ def interrupted(program, after):
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("after", [0.03, 0.1])
+@pytest.mark.parametrize("after", [0.03, pytest.param(0.1, marks=pytest.mark.long)])
 def test_an_interrupted_shutdown_leaves_no_job_scheduler_or_key(gateway, pool, after):
     assert gone(gateway, pool, interrupted(SHUTDOWN, after))
 
 
+@pytest.mark.long
 def test_a_shutdown_that_is_interrupted_while_jobs_are_removed_is_carried_on(gateway, pool, tool_calls, tmp_path):
     whom = tmp_path / "whom"
     once = f'test -e "{whom}" && kill -INT "$(cat "{whom}")" && rm "{whom}" && sleep 1'
@@ -174,7 +181,9 @@ def test_a_shutdown_that_is_interrupted_while_jobs_are_removed_is_carried_on(gat
     assert not whom.exists()
 
 
-@pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.5])
+@pytest.mark.parametrize(
+    "after", [0.1, *(pytest.param(after, marks=pytest.mark.long) for after in (0.0, 0.05, 0.5))]
+)
 def test_an_interrupted_new_cluster_leaves_no_scheduler(gateway, after):
     before = {report.name for report in gateway.list_clusters()}
     interrupted(NEW_CLUSTER, after)
@@ -262,6 +271,7 @@ def test_shutdown_waits_for_the_submit_that_is_under_way(slow_submit, new_cluste
     no_job_comes(pool, cluster.name)
 
 
+@pytest.mark.long
 def test_shutdown_does_not_wait_until_a_spooled_submit_has_sent_everything(tool_calls, new_cluster, pool, tmp_path):
     cluster = new_cluster(requirements=NOWHERE, spool=True)
     stage = cluster.fleet.staging
@@ -278,6 +288,7 @@ def test_shutdown_does_not_wait_until_a_spooled_submit_has_sent_everything(tool_
 
 
 @pytest.mark.parametrize("adapting", [False, True])
+@pytest.mark.long
 def test_stop_catches_the_submit_that_another_client_has_under_way(
     slow_submit, new_cluster, gateway, pool, adapting
 ):

@@ -137,6 +137,7 @@ def test_editable(checkout, python, tmp_path):
     run(python, "-I", "-c", program, cwd=tmp_path)
 
 
+@pytest.mark.long
 def test_in_a_checkout_while_another_one_is_installed(checkout, python, tmp_path):
     """As with PYTHONPATH, or in a program that is started in the checkout."""
     install(python, build(python, checkout, "wheel"), cwd=tmp_path)

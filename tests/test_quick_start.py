@@ -126,6 +126,7 @@ def test_its_password_in_a_dotenv_file(system, gateway, pool, tmp_path):
     left_nothing(gateway, pool, name)
 
 
+@pytest.mark.long
 def test_the_notebook_of_fermilab(system, gateway, pool, tmp_path):
     cell = FERMILAB.replace("client\n\n#", "client\n" + CHECK.format(n=5) + LISTING + "assert clusters\n\n#")
     assert CHECK.format(n=5) in cell
@@ -204,6 +205,7 @@ def test_the_cells_of_the_page_run_in_their_order(system, gateway, pool, tmp_pat
         left_nothing(gateway, pool, name)
 
 
+@pytest.mark.long
 def test_a_site_makes_the_page_end_without_arguments(system, gateway, pool, tmp_path):
     text = blocks("yaml")[1]
     for theirs, ours in (

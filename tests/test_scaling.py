@@ -141,6 +141,7 @@ def test_a_worker_has_its_name_before_its_start_is_counted(new_cluster, pool):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_path):
     """Dask gives a task up after the fourth worker that died under it."""
     begun, flag = tmp_path / "begun", tmp_path / "flag"

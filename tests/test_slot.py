@@ -67,6 +67,7 @@ def check_clients_of_tasks(client):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_tasks_have_clients_of_their_own_and_restarts_and_lost_connections_keep_the_slots(cluster, pool, system):
     with with_workers(cluster, 2) as client:
         check_clients_of_tasks(client)
@@ -87,6 +88,7 @@ def test_tasks_have_clients_of_their_own_and_restarts_and_lost_connections_keep_
     assert [ad["NumShadowStarts"] for ad in pool.jobs(cluster.name)] == [1, 1]
 
 
+@pytest.mark.long
 def test_what_a_task_still_computes_does_not_hold_a_restart_up(cluster):
     with with_workers(cluster, 1) as client:
         before = joined(client, 1)
@@ -97,6 +99,7 @@ def test_what_a_task_still_computes_does_not_hold_a_restart_up(cluster):
         del sleeping
 
 
+@pytest.mark.long
 def test_a_lifetime_ends_the_job_or_only_the_worker(new_cluster, pool):
     stays = new_cluster(worker_extra_args=["--lifetime", "2s", "--lifetime-restart"])
     goes = new_cluster(worker_extra_args=["--lifetime", "2s"])
@@ -138,6 +141,7 @@ def test_several_workers_in_one_job(new_cluster, pool, nanny):
         wait_until(lambda: not pool.jobs(cluster.name), what="none is left")
 
 
+@pytest.mark.long
 def test_adaptive_scaling_counts_workers(new_cluster, pool):
     cluster = new_cluster(processes=2, cpus=2, memory="512MB")
     cluster.adapt(minimum=0, maximum=4, interval="200ms", wait_count=2)
@@ -152,6 +156,7 @@ def test_adaptive_scaling_counts_workers(new_cluster, pool):
 
 @pytest.mark.filterwarnings("ignore:worker jobs on hold")
 @pytest.mark.parametrize("nanny", [False, True], ids=["without nanny", "nanny"])
+@pytest.mark.long
 def test_a_worker_that_dies_does_not_cost_the_work_of_the_others(new_cluster, pool, nanny):
     cluster = new_cluster(processes=2, cpus=2, memory="512MB", nanny=nanny)
     with with_workers(cluster, 2) as client:
@@ -205,6 +210,7 @@ def test_a_nannys_worker_is_ended_above_its_memory_limit_and_comes_back(new_clus
         assert [ad["NumShadowStarts"] for ad in pool.jobs(cluster.name)] == [1]
 
 
+@pytest.mark.long
 def test_a_nanny_without_a_scheduler_leaves(new_cluster, pool):
     cluster = new_cluster(nanny=True, death_timeout="20s", memory="512MB")
     with with_workers(cluster, 1) as client:
@@ -399,6 +405,7 @@ def test_nanny_plugins_reach_workers_that_have_a_nanny(new_cluster, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.long
 def test_restarts_and_evictions_are_no_failures(cluster, pool):
     with with_workers(cluster, 1) as client:
         seen = joined(client, 1)

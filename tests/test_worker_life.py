@@ -75,6 +75,7 @@ def test_restarted_workers_come_back_in_the_same_number(cluster, pool):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_when_the_server_stops_the_cluster_its_workers_leave_with_0(one, pool, system):
     """A stock client that knows nothing of HTCondor has asked for it."""
     cluster, _ = one
@@ -91,6 +92,7 @@ def test_shutting_down_removes_the_jobs(one, pool):
     assert history(pool, cluster)["JobStatus"] == REMOVED
 
 
+@pytest.mark.long
 def test_a_worker_that_has_lost_its_scheduler_comes_back_and_leaves_if_there_is_none(new_cluster, pool):
     cluster = new_cluster(death_timeout="4s")
     cluster.scale(1)
@@ -104,6 +106,7 @@ def test_a_worker_that_has_lost_its_scheduler_comes_back_and_leaves_if_there_is_
     assert len(starts(text)) == 2  # cut off it was started again, and then gave up
 
 
+@pytest.mark.long
 def test_a_worker_that_has_lost_its_connection_comes_back(one, pool, system):
     cluster, client = one
     (before,) = names(client)
@@ -178,6 +181,7 @@ def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path)
         assert back != goes[1]
 
 
+@pytest.mark.long
 def test_the_last_three_starts_keep_their_output(one, pool):
     cluster, client = one
     seen = names(client)
@@ -203,6 +207,7 @@ def test_jobs_that_nobody_waits_for_leave_the_queue(new_cluster, pool):
     wait_until(lambda: not pool.jobs(cluster.name), what="both are gone")
 
 
+@pytest.mark.long
 def test_a_worker_stays_behind_a_stock_server(one):
     """Its service in the scheduler retires, seconds after they join, workers that it has not asked for."""
     _, client = one
@@ -229,6 +234,7 @@ def test_a_spooled_job_joins_and_leaves(new_cluster, pool):
 
 
 @pytest.mark.parametrize("nanny", [False, True])
+@pytest.mark.long
 def test_nothing_but_the_workers_ports_can_be_reached_from_another_machine(new_cluster, nanny):
     """The page for administrators names these ports, and no others, for a firewall."""
     ports = range(23100, 23140)

@@ -105,6 +105,7 @@ def test_a_cluster_is_stopped_by_its_name_at_all_schedds_of_a_wrapper(wrapped, p
     wait_until(lambda: not queued(pool, cluster.name), what="the jobs leave both queues")
 
 
+@pytest.mark.long
 def test_jobs_that_a_schedd_would_make_later_are_refused_where_several_answer(wrapped, pool, new_cluster):
     cluster = new_cluster(requirements="HasNoSuchThing", max_idle=2)
     with pytest.raises(

@@ -70,14 +70,20 @@ def clusters(system: LocalSystem) -> Iterator[dict[str, Any]]:
         yield Made()
 
 
-@pytest.fixture(params=KINDS)
+# That the list holds on Dask's own cluster is to be seen when the list or Dask changes, not each time.
+EVERY_KIND = [
+    pytest.param(kind, marks=[pytest.mark.long] if keywords is None else []) for kind, keywords in KINDS.items()
+]
+
+
+@pytest.fixture(params=EVERY_KIND)
 def make(request: pytest.FixtureRequest, system: LocalSystem) -> Iterator[Make]:
     """A maker of clusters of a test's own."""
     with system.gateway() as gateway, ExitStack() as stack:
         yield lambda **settings: stack.enter_context(new_cluster(request.param, gateway, **settings))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 @pytest.mark.parametrize("name", CHECKS)
 def test_what_holds_on_a_local_cluster_holds_on_htcondor(
     name: str, kind: str, clusters: dict[str, Any], tmp_path: Path
@@ -139,6 +145,7 @@ def test_restart(make: Make, nanny: bool) -> None:
 
 
 @ours
+@pytest.mark.long
 def test_nanny_plugins_and_what_a_nanny_does(make: Make, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "brought_along.py").write_text("ANSWER = 42\n")
@@ -176,6 +183,7 @@ def test_nanny_plugins_and_what_a_nanny_does(make: Make, tmp_path: Path) -> None
 
 
 @ours
+@pytest.mark.long
 def test_packages_are_installed_and_workers_restarted(make: Make) -> None:
     pytest.importorskip("pip")
     # A package that is there already: nothing is fetched.

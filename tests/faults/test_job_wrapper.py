@@ -31,6 +31,7 @@ def wrap_jobs(system, tmp_path) -> Iterator[Callable[[str], None]]:
     ['exec env -u _CONDOR_JOB_AD "$@"', 'cd / && exec "$@"', 'cd / && exec env -i "$@"'],
     ids=["hides the ad", "elsewhere", "elsewhere without an environment"],
 )
+@pytest.mark.long
 def test_a_worker_joins_behind_a_sites_wrapper(wrap_jobs, cluster, script):
     wrap_jobs(script)
     cluster.scale(1)
@@ -40,6 +41,7 @@ def test_a_worker_joins_behind_a_sites_wrapper(wrap_jobs, cluster, script):
 
 
 @pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.long
 def test_a_worker_whose_ad_a_wrapper_hides_for_good_is_held_with_the_reason(wrap_jobs, cluster, pool, tmp_path):
     wrap_jobs(f'cp "$1" {tmp_path}/job && cd / && exec env -i {tmp_path}/job')
     cluster.scale(1)

@@ -21,6 +21,7 @@ def left_by_themselves(pool, name):
     return [ad.get("ExitCode") for ad in pool.history(name) if ad["JobStatus"] == 4]
 
 
+@pytest.mark.long
 def test_workers_come_back_when_the_proxy_does_and_the_work_goes_on(cluster, system, pool):
     cluster.scale(2)
     with cluster.get_client() as client:
@@ -42,6 +43,7 @@ def test_workers_come_back_when_the_proxy_does_and_the_work_goes_on(cluster, sys
     assert len({ad["ClusterId"] for ad in pool.jobs(cluster.name)}) == 2
 
 
+@pytest.mark.long
 def test_workers_leave_when_the_proxy_stays_away_and_scale_brings_them_back(new_cluster, system, pool):
     cluster = new_cluster(death_timeout=DEATH)
     cluster.scale(2)
@@ -78,6 +80,7 @@ def test_gateway_server_that_restarts_interrupts_nothing(cluster, gateway, syste
     assert cluster.name not in {report.name for report in gateway.list_clusters()}
 
 
+@pytest.mark.long
 def test_killed_scheduler_ends_its_workers_and_the_user_gets_a_clear_error(new_cluster, pool, trouble):
     # Seven cores of eight, so that the second job waits.
     cluster = new_cluster(death_timeout=DEATH, cpus=7)

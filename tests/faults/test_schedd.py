@@ -89,6 +89,7 @@ def test_killed_schedd_is_not_noticed_by_workers_and_nothing_is_submitted_twice(
     assert not pool.history(cluster.name)  # nor has there been a fifth that was removed since
 
 
+@pytest.mark.long
 def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, pool, trouble):
     async def body() -> None:
         ticker = Ticker()
@@ -118,6 +119,7 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
         asyncio.run(body())
 
 
+@pytest.mark.long
 def test_hung_schedd_is_unreachable_and_no_question_of_tokens(cluster, trouble):
     """HTCondor's own tools give up after 20 s, in words that sound like a refusal."""
     cluster.scale(1)
@@ -127,6 +129,7 @@ def test_hung_schedd_is_unreachable_and_no_question_of_tokens(cluster, trouble):
                 call()
 
 
+@pytest.mark.long
 def test_schedd_that_hangs_during_a_first_submit_leaves_no_surplus(new_cluster, pool, trouble):
     with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
         cluster = new_cluster()
@@ -137,6 +140,7 @@ def test_schedd_that_hangs_during_a_first_submit_leaves_no_surplus(new_cluster, 
 
 
 @pytest.mark.parametrize("after", ["hangs", "fails"])
+@pytest.mark.long
 def test_answer_of_a_submit_that_is_lost_is_counted_at_the_next_scale(tool_calls, new_cluster, pool, after):
     real = pool.bin / "condor_submit"
     with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
@@ -153,6 +157,7 @@ def test_answer_of_a_submit_that_is_lost_is_counted_at_the_next_scale(tool_calls
     jobs_stay(pool, cluster.name, 3)
 
 
+@pytest.mark.long
 def test_submit_that_reaches_the_schedd_only_after_its_time_limit_leaves_no_surplus(
     tool_calls, new_cluster, pool, tmp_path
 ):
@@ -231,6 +236,7 @@ BANNER = "echo '*** welcome to the pool: [maintenance] on {Monday} ***'"
 WARNING = "echo 'WARNING: your quota [90%] is nearly used; AUTHENTICATE again soon' >&2"
 
 
+@pytest.mark.long
 def test_killed_schedd_makes_no_jobs_that_have_been_taken_back(trouble, new_cluster, pool):
     cluster = new_cluster(requirements='Machine == "nowhere"', max_idle=3)
     cluster.scale(20)

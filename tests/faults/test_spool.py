@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import dask.config
+import pytest
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
@@ -15,6 +16,7 @@ NOWHERE = "HasNoSuchThing"
 SPOOLING = 16
 
 
+@pytest.mark.long
 def test_a_spooled_submit_may_take_as_long_as_what_it_sends(tool_calls, new_cluster, pool):
     with dask.config.set({"htcdaskgateway.condor.timeout": "4s"}):
         cluster = new_cluster(spool=True, requirements=NOWHERE)

@@ -72,6 +72,7 @@ def test_staging_directory_that_cannot_be_written_is_a_clear_error(mounted, opti
     assert "clusters 0" in stdout, "a scheduler runs on that nobody owns"
 
 
+@pytest.mark.long
 def test_staging_directory_that_is_removed_is_a_clear_error_and_harms_no_worker(
     tool_calls, new_cluster, pool, system
 ):

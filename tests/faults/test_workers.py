@@ -14,6 +14,7 @@ from trouble import Work, names, wait_for_workers
 TASKS = 24
 
 
+@pytest.mark.long
 def test_killed_worker_comes_back_under_a_new_name_and_the_work_ends_whole(cluster, pool, trouble):
     cluster.scale(2)
     with cluster.get_client() as client:
@@ -52,6 +53,7 @@ def test_evicted_worker_hands_its_results_over_and_none_is_computed_again(cluste
         assert sum(work.computed(i) for i in range(TASKS)) <= TASKS + 1  # the one that was running there
 
 
+@pytest.mark.long
 def test_work_ends_whole_when_a_worker_vanishes_without_a_word(cluster, pool):
     cluster.scale(2)
     with cluster.get_client() as client:
@@ -91,6 +93,7 @@ def test_restart_of_the_client_brings_the_same_number_of_workers_back(cluster, p
     assert pool.statuses(cluster.name) == [2, 2, 2]
 
 
+@pytest.mark.long
 def test_worker_that_fails_at_each_start_is_held_after_three_and_the_user_told(new_cluster, pool):
     failures = {
         "this is why": {"job_script_prologue": ["echo this is why >&2", "exit 3"]},
@@ -117,6 +120,7 @@ def test_worker_that_fails_at_each_start_is_held_after_three_and_the_user_told(n
 
 
 @pytest.mark.filterwarnings("ignore:worker jobs on hold:dask_gateway.client.GatewayWarning")
+@pytest.mark.long
 def test_jobs_that_are_held_count_and_join_again_when_released(cluster, pool, tool_calls):
     cluster.scale(2)
     constraint = f'HTCDaskGatewayCluster == "{cluster.name}"'

@@ -47,6 +47,7 @@ def test_cluster_computes_and_nothing_is_left(processes_of):
     assert not server.running()
 
 
+@pytest.mark.long
 def test_server_and_proxy_restart_alone():
     with GatewayServer(persistent=True) as server:
         gateway = connect(server)
@@ -79,6 +80,7 @@ def test_start_that_fails_shows_the_log(processes_of, tmp_path, monkeypatch):
     assert not processes_of(f"{directory}/htcdaskgateway-server")
 
 
+@pytest.mark.long
 def test_server_that_another_listens_for_is_not_taken_for_ours():
     with GatewayServer() as server:
         other = GatewayServer()
@@ -87,6 +89,7 @@ def test_server_that_another_listens_for_is_not_taken_for_ours():
             other.start()
 
 
+@pytest.mark.long
 def test_parent_killed(processes_of, eventually):
     done = subprocess.run(
         [sys.executable, "-c", PARENT], timeout=60, stdout=subprocess.PIPE, text=True, check=False

@@ -30,6 +30,7 @@ def no_condor(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.long
 def test_settings_lead_there_and_are_put_back(no_condor, installation):
     environ, config = dict(os.environ), dask.config.get("gateway")
     with PersonalPool(installation=installation) as pool:

@@ -51,6 +51,7 @@ def test_what_is_still_to_be_made_counts_and_scaling_twice_submits_once(
     assert len(looked(cluster)) == 42
 
 
+@pytest.mark.long
 def test_workers_come_one_after_another_and_nothing_is_left(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(max_idle=1)
     cluster.scale(3)
@@ -108,6 +109,7 @@ def test_two_clients_that_scale_at_once_agree(
         assert len(looked(other)) == 6
 
 
+@pytest.mark.long
 def test_jobs_are_made_until_their_time_to_wait_is_over(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(requirements=NOWHERE, max_idle=2, max_idle_time="4s")
     cluster.scale(20)

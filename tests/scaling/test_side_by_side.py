@@ -28,6 +28,7 @@ def kept(client: Any, futures: list[Any], workers: set[str]) -> bool:
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_either_kind_scales_to_0_and_back_beside_the_other(
     cluster: Any, gateway: Any, pool: Pool, runs: Any
 ) -> None:

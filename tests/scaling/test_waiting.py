@@ -115,6 +115,7 @@ def test_too_few_jobs_are_told_at_once_and_another_clients_are_waited_for(cluste
 
 
 @pytest.mark.usefixtures("_quick")
+@pytest.mark.long
 def test_one_held_job_of_too_few_does_not_end_the_wait_for_more(cluster: Any, pool: Pool) -> None:
     cluster.scale(2)
     cluster.wait_for_workers(2, timeout=PATIENCE)
@@ -138,6 +139,7 @@ def test_adaptive_scaling_is_trusted_within_its_maximum(cluster: Any) -> None:
 
 
 @pytest.mark.usefixtures("_quick")
+@pytest.mark.long
 def test_a_schedd_that_is_away_does_not_end_the_wait(
     tool_calls: Tools, cluster: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

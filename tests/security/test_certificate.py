@@ -64,6 +64,7 @@ def test_connection_is_greeted_only_with_the_clusters_certificate(two, way):
         assert not greeted(address, "localhost", credentials(ours), credentials(ours))
 
 
+@pytest.mark.long
 def test_worker_joins_only_with_the_clusters_own_credentials_and_name(two, tmp_path):
     """Real workers: one with all that is needed, and three that each lack something."""
     ours, other = two

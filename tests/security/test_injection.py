@@ -114,6 +114,7 @@ def test_text_in_a_submit_description_is_read_back_by_condor_submit(read_back, v
 @example("a", "ends in \\", "a")
 @known
 @EXAMPLES
+@pytest.mark.long
 def test_a_workers_values_reach_the_job_as_they_are_or_are_refused(read_back, stage, image, directory, group):
     keywords = {
         "container_runtime": "htcondor",

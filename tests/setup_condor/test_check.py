@@ -209,6 +209,7 @@ def test_a_staging_directory_that_cannot_be_written(configured, new_token):
     assert "HTCDASK_STAGEDIR" in lines["staging"]
 
 
+@pytest.mark.long
 def test_a_staging_directory_that_the_schedd_does_not_see(configured, new_token):
     new_token(configured.token)
     staging = configured.home / "staging"

@@ -124,6 +124,7 @@ def test_a_job_that_is_none(cluster: Any) -> None:
     assert "no job or worker '99.0'" in both.stderr
 
 
+@pytest.mark.long
 def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_path: Path) -> None:
     name = cluster.name
     cluster.scale(1)

@@ -34,6 +34,7 @@ def given_up(cluster: Any, n: int, *words: str) -> None:
     assert all(word in str(error.value) for word in ("will not come", *words))
 
 
+@pytest.mark.long
 def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(memory="400MB", job_extra_directives={"My.HoldAboveRequest": "true"})
     cluster.scale(1)
@@ -59,6 +60,7 @@ def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> 
     future.release()
 
 
+@pytest.mark.long
 def test_disk_that_is_enforced(new_cluster: Callable[..., Any]) -> None:
     """Who asks for none has enough for what a worker spills at first; who asked for too little is told."""
     policy = {"My.HoldAboveRequest": "true"}
@@ -217,6 +219,7 @@ def test_a_job_held_by_hand(new_cluster: Callable[..., Any], pool: Pool) -> None
     assert told.stuck == 1
 
 
+@pytest.mark.long
 def test_a_pool_that_is_full_is_no_reason_to_give_up(new_cluster: Callable[..., Any]) -> None:
     first = new_cluster(cpus=2)
     first.scale(4)

@@ -52,6 +52,7 @@ def test_a_warning_shows_no_line_of_ours() -> None:
     assert "".join(output.text for output in shown) == "htcdaskgateway:1: UserWarning: jobs are on hold\n"
 
 
+@pytest.mark.long
 def test_a_local_system_that_ends_shuts_its_clusters_down_first() -> None:
     with LocalSystem() as system:
         from htcdaskgateway import HTCGateway

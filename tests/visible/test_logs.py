@@ -49,6 +49,7 @@ def test_of_running_and_of_finished_workers(spool: bool, new_cluster: Callable[.
     wait_until(lambda: not pool.ads("-constraint", f'HTCDaskGatewayCluster == "{name}"'), what="an empty queue")
 
 
+@pytest.mark.long
 def test_a_spooled_job_leaves_the_queue_when_nobody_fetches_its_output(
     new_cluster: Callable[..., Any], pool: Pool
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_spooled_job_leaves_the_queue_when_nobody_fetches_its_output(
     wait_until(lambda: not pool.ads("-constraint", cluster.fleet.constraint), what="an empty queue")
 
 
+@pytest.mark.long
 def test_each_start_of_a_job_has_its_own(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(job_script_prologue=["echo start $NumShadowStarts failed >&2; exit 3"])
     cluster.scale(1)
@@ -83,6 +85,7 @@ def test_a_machine_that_does_not_answer_costs_a_bounded_time(
     assert "did not end within 0.5 s" in text
 
 
+@pytest.mark.long
 def test_of_many_running_workers_the_first_are_asked_and_the_user_is_told(
     new_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def joined(cluster: Any, n: int) -> None:
     cluster.get_client().wait_for_workers(n, timeout=PATIENCE)
 
 
+@pytest.mark.long
 def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
     tool_calls: Tools, new_cluster: Callable[..., Any], pool: Pool, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_before_any_job_it_says_so(cluster: Any) -> None:
         cluster.timeline()
 
 
+@pytest.mark.long
 def test_the_log_of_spooled_jobs_is_at_the_schedd_until_they_end(
     new_cluster: Callable[..., Any], pool: Pool
 ) -> None:

@@ -28,6 +28,7 @@ def usage(**attributes: Any) -> Usage:
     return Usage([JobUsage.from_ad(ad)])
 
 
+@pytest.mark.long
 def test_it_agrees_with_the_ads_of_the_queue_and_of_the_history(
     new_cluster: Callable[..., Any], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

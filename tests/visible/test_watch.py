@@ -39,6 +39,7 @@ def text(view: View, rows: int = 20, width: int = 100) -> str:
     return captured.get()
 
 
+@pytest.mark.long
 def test_jobs_and_tasks_are_shown_together(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(cpus=1, memory="1GB")
     cluster.scale(2)
@@ -84,6 +85,7 @@ def test_it_follows_in_a_terminal_and_ctrl_c_ends_it(new_cluster: Callable[..., 
     assert pool.statuses(cluster.name) == [2], "the jobs go on"
 
 
+@pytest.mark.long
 def test_a_cluster_that_ends_meanwhile_is_told_in_a_sentence(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(cpus=1)
     watching = pexpect.spawn(str(PROGRAM), ["watch", cluster.name, "--interval", "0.2"], timeout=PATIENCE)

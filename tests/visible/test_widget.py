@@ -43,6 +43,7 @@ def test_the_button_scale_brings_workers_and_the_numbers_move(cluster: Any) -> N
         assert len(cluster.jobs()) == 2
 
 
+@pytest.mark.long
 def test_the_button_adapt_adapts(cluster: Any) -> None:
     with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
         cluster._ipython_display_()
@@ -189,6 +190,7 @@ def calls_within(tools: Tools, intervals: int) -> int:
     return len(tools.calls_of("condor_q"))
 
 
+@pytest.mark.long
 def test_how_often_the_schedd_is_asked(tool_calls: Tools, new_cluster: Callable[..., Any], capsys: Any) -> None:
     """The promise of the docs, over 30 poll intervals: at most 30 while watched, else 0, one a question."""
     with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):

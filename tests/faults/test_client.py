@@ -22,7 +22,7 @@ CLIENT = f"""
 import time
 from htcdaskgateway import HTCGateway
 
-cluster = HTCGateway().new_cluster(cpus=3, death_timeout={DEATH}, max_idle_time={WAIT}, max_held_time={HELD})
+cluster = HTCGateway().new_cluster(cpus=4, death_timeout={DEATH}, max_idle_time={WAIT}, max_held_time={HELD})
 cluster.scale(4)
 print(cluster.name, flush=True)
 time.sleep(600)
@@ -43,7 +43,7 @@ def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
     try:
         assert client.stdout is not None
         name = client.stdout.readline().strip()
-        # Eight cores run two of the four jobs; of those that wait one is held, and one can never start.
+        # Two of the four jobs fit; of those that wait one is held, and one can never start.
         wait_until(lambda: pool.statuses(name) == [1, 1, 2, 2], what="two jobs run and two wait")
         held, stuck = (f"{ad['ClusterId']}.{ad['ProcId']}" for ad in pool.jobs(name) if ad["JobStatus"] == 1)
         pool.run("condor_hold", held)

@@ -61,7 +61,7 @@ def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
     cluster.adapt(minimum=0, maximum=51, interval="0.5s")
     try:
         with cluster.get_client() as client:
-            futures = client.map(runs.held_until(flag), range(5000))
+            futures = client.map(runs.held_until(flag), range(6000))
             wait_until(
                 lambda: pool.statuses(cluster.name) == [1] * 50 + [2] and client.scheduler_info()["workers"],
                 what=lambda: f"one worker, 50 idle: {pool.statuses(cluster.name)}",

@@ -1,0 +1,85 @@
+"""Workers with the notebook's own packages, on a real pool."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.long
+
+LOOK = """
+        import json, os, sys
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def look():
+            import json, multiprocessing, ssl, subprocess, sys
+            import beside, fresh, numpy
+            child = "import beside, fresh, numpy, sys; print(sys.prefix)"
+            spawned = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=60)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                root = pool.apply(pow, (3, 2))
+            return {
+                "fresh": fresh.VALUE,
+                "beside": beside.VERSION,
+                "file": beside.__file__,
+                "prefix": sys.prefix,
+                "numpy": numpy.__file__,
+                "child": spawned.stdout.strip() or spawned.stderr,
+                "spawned": root,
+                "certificates": bool(ssl.create_default_context().get_ca_certs()),
+            }
+
+        def version():
+            import beside
+            return beside.VERSION
+
+        def work(place):
+            with open(place, "a") as file:
+                file.write("ran ")
+            return 42
+"""
+
+
+def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those_that_run(notebook):
+    notebook.install("fresh", "VALUE = 'installed'\n")
+    told = notebook.run(
+        LOOK
+        + """
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(packages="notebook", cpus=1, memory="500MB")
+            try:
+                cluster.scale(1)
+                cluster.wait_for_workers(1, timeout=100)
+                client = cluster.get_client()
+                seen = client.submit(look).result(timeout=60)
+                kept = client.submit(work, os.path.abspath("ran"))
+                kept.result(timeout=60)
+                jobs = [str(job.id) for job in cluster.jobs()]
+                Path("beside.py").write_text("VERSION = 2\\n")
+                synced = cluster.sync_packages()
+                again = client.submit(version, pure=False).result(timeout=60)
+                print(json.dumps({
+                    "seen": seen, "again": again, "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
+                    "workers": synced.workers, "sent": synced.sent, "changed": synced.packages_changed,
+                    "same jobs": [str(job.id) for job in cluster.jobs()] == jobs,
+                    "nothing new": cluster.sync_packages().workers,
+                }))
+            finally:
+                cluster.shutdown()
+        """
+    )
+    seen = told["seen"]
+    assert seen["fresh"] == "installed"
+    assert seen["beside"] == 1
+    assert "/local" in seen["file"]
+    assert seen["prefix"] in seen["numpy"]
+    assert seen["prefix"] == seen["child"]
+    assert seen["spawned"] == 9
+    assert seen["certificates"]
+    assert str(notebook.directory.parent) not in seen["prefix"]
+    assert told["again"] == 2
+    assert told["kept"] == 42
+    assert told["ran"] == "ran "
+    assert (told["workers"], told["nothing new"]) == (1, 0)
+    assert told["same jobs"]
+    assert not told["changed"]

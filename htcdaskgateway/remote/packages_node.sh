@@ -17,7 +17,7 @@ take a Python of conda's or uv's, which asks for less, or a container_image"
 
 # A cache is this user's alone. An account that several users' jobs share has none: what another's job left is not
 # believed. Root is nobody else's in a container or a namespace, and runs no job elsewhere.
-packages_root=$PWD/packages packages_cached=
+packages_root=$PWD/packages packages_cached= packages_new=
 packages_owner=$(sed -n 's/^Owner = "\(.*\)"$/\1/p' "$ad")
 if [ "$(id -u)" = 0 ] || [ "$packages_owner" = "$(id -un 2>/dev/null)" ]; then
     packages_rest=$DIRECTORIES:
@@ -41,6 +41,7 @@ packages_check() {
     [ -r "$1" ] || return 1
     command -v sha256sum >/dev/null || return 0
     [ "$(sha256sum < "$1")" = "$2  -" ] && return 0
+    rm -rf "$packages_new"
     packages_say "$1 is not what was sent: its checksum is another"
     exit "$EXIT_UNPACK"
 }
@@ -128,6 +129,7 @@ packages_make() {
                 rmdir "$packages_directory/__pycache__" 2>/dev/null
                 rmdir -p "$packages_directory" 2>/dev/null
             done < ../removed
+            exit 0
         ) || packages_lost
     fi
     rm -f "$packages_new/env/pyvenv.cfg"

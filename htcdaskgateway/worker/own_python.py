@@ -1,20 +1,41 @@
-"""Whose Python a worker has where ``packages`` bring one along: theirs, an image's, or the execute node's."""
+"""Whose Python a worker has: the packages', an image's, or the execute node's."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from . import sites
 
 PACKED = "the packages' own"
 """What stands for `WorkerSpec.python` where the packages bring it along."""
 
 
 def choose(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Let a worker have packages, an image or a Python of its own: what is given goes before what is configured."""
-    if values["packages"] is None:
-        return
+    """Settle it in the checked `values` of a spec: what is `given` goes before what is configured.
+
+    Raises
+    ------
+    ConfigError
+        What is given does not go together.
+    """
+    if values["packages"] is not None:
+        _check_packages(values, given)
+    if values["container_runtime"] == "none" and given.get("container_image") is not None:
+        raise ConfigError(
+            f"container_image={given['container_image']!r} was given, but container_runtime is 'none'; "
+            "pass container_runtime='htcondor' or 'apptainer', or no image"
+        )
+    values["container_image"] = sites.image(values)
+    if values["container_runtime"] == "apptainer" and values["container_image"] is None:
+        raise ConfigError("container_runtime='apptainer' needs a container_image")
+    if values["python"] is None:
+        values["python"] = "python" if values["container_image"] or not sys.executable else sys.executable
+
+
+def _check_packages(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     others = [name for name in ("container_image", "python") if given.get(name) not in (None, PACKED)]
     if others and given.get("packages") is not None:
         raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -169,17 +168,7 @@ class WorkerSpec:
             for name, check in _CHECKS.items()
         }
         own_python.choose(values, keywords)
-        if values["container_runtime"] == "none" and keywords.get("container_image") is not None:
-            raise ConfigError(
-                f"container_image={keywords['container_image']!r} was given, but container_runtime is 'none'; "
-                "pass container_runtime='htcondor' or 'apptainer', or no image"
-            )
-        values["container_image"] = sites.image(values)
         sites.check_mapped(values)
-        if values["container_runtime"] == "apptainer" and values["container_image"] is None:
-            raise ConfigError("container_runtime='apptainer' needs a container_image")
-        if values["python"] is None:
-            values["python"] = "python" if values["container_image"] or not sys.executable else sys.executable
         if values["spool"] and values["max_idle"] is not None:
             raise ConfigError(
                 f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "

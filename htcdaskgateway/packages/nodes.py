@@ -18,7 +18,7 @@ from .packing import Packed, cache
 logger = logging.getLogger(__name__)
 
 # The minor version of the glibc 2 that a system has, by HTCondor's name for it.
-_SYSTEMS = {
+GLIBC_OF = {
     **{f"{name}7": 17 for name in ("CentOS", "RedHat", "SL", "OracleLinux")},
     **{f"{name}8": 28 for name in ("AlmaLinux", "CentOS", "RedHat", "Rocky", "OracleLinux")},
     **{f"{name}9": 34 for name in ("AlmaLinux", "CentOS", "RedHat", "Rocky", "OracleLinux")},
@@ -34,7 +34,7 @@ _KNOWN = "nodes.json"
 
 
 def _too_old(packed: Packed) -> list[str]:
-    return sorted(name for name, glibc in _SYSTEMS.items() if glibc < packed.glibc)
+    return sorted(name for name, glibc in GLIBC_OF.items() if glibc < packed.glibc)
 
 
 def requirements(packed: Packed) -> str:
@@ -69,7 +69,7 @@ async def check(condor: Condor, packed: Packed) -> None:
         )
     old = {name.lower() for name in _too_old(packed)}
     if fitting and all(system.lower() in old for system in fitting):
-        lower = {name.lower(): glibc for name, glibc in _SYSTEMS.items()}
+        lower = {name.lower(): glibc for name, glibc in GLIBC_OF.items()}
         newest = max(fitting, key=lambda system: lower[system.lower()])
         raise PackagesError(
             f"the packages need glibc 2.{packed.glibc}, and the newest that a machine of the pool has is "

@@ -62,3 +62,12 @@ def packed_cache(tmp_path_factory):
 @pytest.fixture
 def notebook(system, tmp_path, packed_cache):
     return Notebook(tmp_path, packed_cache)
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A directory of the execute nodes that may keep packages."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    return directory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.long
@@ -83,3 +85,58 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
     assert (told["workers"], told["nothing new"]) == (1, 0)
     assert told["same jobs"]
     assert not told["changed"]
+
+
+def test_a_node_that_has_the_packages_is_not_sent_them_and_one_that_lost_them_is(notebook, shared):
+    told = notebook.run(
+        """
+        import json, os, shutil, time
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def here():
+            import os, sys
+            return {"prefix": sys.prefix, "files": os.listdir()}
+
+        def wait_until(condition):
+            deadline = time.monotonic() + 60
+            while not condition():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        def began(cluster, client):
+            cluster.scale(1)
+            cluster.wait_for_workers(1, timeout=100)
+            seen = client.submit(here, pure=False).result(timeout=60)
+            asked = ["NumShadowStarts", "ExitCode", "NumHolds"]
+            ad, = gateway.sync(cluster.fleet.condor.query, f'HTCDaskGatewayCluster == "{cluster.name}"', asked)
+            return {**ad, **seen}
+
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(packages="notebook", cpus=1, memory="500MB")
+            try:
+                client = cluster.get_client()
+                first = began(cluster, client)
+                known = Path(os.environ["XDG_CACHE_HOME"], "htcdaskgateway/packages/known/nodes.json")
+                stage = cluster.fleet.staging.description
+                wait_until(lambda: "HTCDaskPackagesOn" in stage.read_text())
+                cluster.scale(0)
+                second = began(cluster, client)
+                cluster.scale(0)
+                shutil.rmtree(first["prefix"])
+                third = began(cluster, client)
+                print(json.dumps([first, second, third]))
+            finally:
+                cluster.shutdown()
+        """,
+        DASK_HTCDASKGATEWAY__PACKAGES__NODE_DIRECTORIES=json.dumps([str(shared)]),
+    )
+    first, second, third = told
+    assert first["prefix"].startswith(f"{shared}/htcdask-")
+    assert {seen["prefix"] for seen in told} == {first["prefix"]}
+    assert "none" not in first["files"]
+    assert "none" in second["files"]
+    assert [seen["NumShadowStarts"] for seen in told] == [1, 1, 2]
+    # It ended with a code of its own, which is no failure, and the next start brought them.
+    assert (third["ExitCode"], third.get("NumHolds", 0)) == (76, 0)
+    assert "none" not in third["files"]

@@ -123,7 +123,8 @@ def test_a_node_that_has_the_packages_is_not_sent_them_and_one_that_lost_them_is
                 cluster.scale(0)
                 second = began(cluster, client)
                 cluster.scale(0)
-                shutil.rmtree(first["prefix"])
+                for tree in filter(Path.is_dir, Path(first["prefix"]).parent.iterdir()):
+                    shutil.rmtree(tree)
                 third = began(cluster, client)
                 print(json.dumps([first, second, third]))
             finally:

@@ -141,3 +141,60 @@ def test_a_node_that_has_the_packages_is_not_sent_them_and_one_that_lost_them_is
     # It ended with a code of its own, which is no failure, and the next start brought them.
     assert (third["ExitCode"], third.get("NumHolds", 0)) == (76, 0)
     assert "none" not in third["files"]
+
+
+def test_an_edit_during_work_reaches_all_processes_of_a_job_and_their_nannies_and_no_result_is_lost(notebook):
+    told = notebook.run(
+        """
+        import json, os
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def version(*_):
+            import beside
+            return beside.VERSION
+
+        def made(number, place):
+            with open(place, "a") as file:
+                file.write(f"{number} ")
+            return number
+
+        def slow(number, place, go):
+            import os, time
+            with open(place, "a") as file:
+                file.write(f"{number} ")
+            while not os.path.exists(go):
+                time.sleep(0.05)
+            return number
+
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(
+                packages="notebook", cpus=2, processes=2, nanny=True, memory="1GB", death_timeout="120s"
+            )
+            try:
+                cluster.scale(2)
+                cluster.wait_for_workers(2, timeout=100)
+                client = cluster.get_client()
+                kept = client.map(made, range(20), place=os.path.abspath("made"))
+                client.gather(kept)
+                begun = client.map(slow, range(2), place=os.path.abspath("begun"), go=os.path.abspath("go"))
+                while not Path("begun").exists() or len(Path("begun").read_text().split()) < 2:
+                    pass
+                Path("beside.py").write_text("VERSION = 2\\n")
+                synced = cluster.sync_packages()
+                Path("go").touch()
+                print(json.dumps({
+                    "workers": synced.workers, "versions": list(client.run(version).values()),
+                    "kept": client.gather(kept) == list(range(20)), "made": len(Path("made").read_text().split()),
+                    "begun": client.gather(begun), "jobs": len(cluster.jobs()),
+                }))
+            finally:
+                cluster.shutdown()
+        """
+    )
+    assert told["workers"] == 2
+    assert told["versions"] == [2, 2]
+    # What had been computed was handed over, and what ran at that moment has run again.
+    assert (told["kept"], told["made"]) == (True, 20)
+    assert told["begun"] == [0, 1]
+    assert told["jobs"] == 1

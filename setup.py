@@ -8,6 +8,7 @@ setup(
     package_dir={"htcdaskgateway.templates": "templates"},
     package_data={
         "htcdaskgateway": ["htcdaskgateway.yaml", "py.typed"],
+        "htcdaskgateway.remote": ["*.sh"],
         "htcdaskgateway.sites": ["*.yaml"],
         "htcdaskgateway.templates": ["*.j2"],
     },

@@ -51,6 +51,10 @@ class ContainerError(HTCDaskGatewayError):
     """No worker could run in the container image that was asked for."""
 
 
+class PackagesError(HTCDaskGatewayError):
+    """No worker could run the packages that were asked for, or they could not be brought to the workers."""
+
+
 class WaitError(HTCDaskGatewayError):
     """The workers that were waited for will not come."""
 

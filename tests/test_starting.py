@@ -14,6 +14,7 @@ PLACES = {
     "condor/command.py": "HTCondor's tools",
     "local/guard.py": "a server of the local system, under its guard",
     "local/processes.py": "that guard, and programs that run to their end",
+    "packages/environment.py": "ldd, and the Python of an environment that is to be sent",
     "remote/worker_start.py": "the worker, forked from the job's process",
     "setup_condor/login.py": "ssh, at a terminal of its own",
     "setup_condor/run.py": "ssh -G, to ask which user it would take",

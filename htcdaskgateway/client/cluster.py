@@ -19,13 +19,13 @@ from ..fleet.session import Session
 from ..scheduler.versions import NotifyingComm
 from ..worker.spec import UNDERSTOOD
 from ..worker.staging import remove_credentials
-from .calls import WorkerCalls
 from .carrying_on import UNFINISHED, carry_on
 from .finalizing import finalize
 from .gateway import CONNECTION, HTCGateway
+from .package_calls import PackageCalls
 
 
-class HTCGatewayCluster(WorkerCalls, NotebookView, GatewayCluster):  # type: ignore[misc]
+class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ignore[misc]
     """A Dask Gateway cluster whose workers are HTCondor jobs.
 
     Usually made by `HTCGateway.new_cluster` or `HTCGateway.connect`.

@@ -5,6 +5,16 @@ from __future__ import annotations
 from .schedd import Condor
 
 
+async def systems(condor: Condor) -> list[tuple[str, str]]:
+    """Return the architecture and the system of each machine: ``("X86_64", "AlmaLinux9")``."""
+    asked = ["-constraint", 'SlotType =!= "Dynamic"', "-af", "Arch", "OpSysAndVer"]
+    done = await condor.checked(
+        "condor_status", *condor._pool(), *asked, failing="the pool's machines could not be asked for"
+    )
+    words = [line.split() for line in done.stdout.splitlines()]
+    return [(found[0], found[1]) for found in words if len(found) == 2]
+
+
 async def largest(condor: Condor, resource: str) -> float | None:
     """Return the most ``Cpus``, ``Memory`` (MiB), ``Disk`` (KiB) or ``GPUs`` that an empty machine gives one job.
 

@@ -12,10 +12,13 @@ from ..condor.jobs import CLUSTER_ATTRIBUTE
 from ..condor.schedd import Condor, check_schedd
 from ..display.warn import warn
 from ..errors import CondorError, ConfigError, SchedulerError, StagingError
+from ..packages import nodes, packing
+from ..packages.sending import staged
 from ..scheduler.link import ADAPTIVE, SCHEDD, SchedulerLink
 from ..scheduler.versions import VersionMismatchWarning, Versions, compare
 from ..worker import containers, fermilab, sending, staging
 from ..worker.spec import WorkerSpec
+from .code import learn
 from .fleet import Fleet
 from .joins import keep_last_joins
 from .queue import clusters_constraint, remove_jobs
@@ -38,21 +41,28 @@ class Session:
         self.condor = Condor()
         self.fleet: Fleet | None = None
         self.adaptive: FleetAdaptive | None = None
+        self._packed: packing.Packed | None = None
         self._given = fermilab.translated(worker)
         self._fresh = name is None
         self._comparing: asyncio.Task[None] | None = None
+        self._learning: asyncio.Task[None] | None = None
         if name is not None:
             staging.check_cluster_name(name)
             return
         staging.check_root()
         containers.check_image(self.spec)
         sending.check_files(self.spec)
+        if self.spec.packages:
+            packing.check(self.spec.packages)
         staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
 
     async def check_pool(self) -> None:
         """Check that the pool could run the workers, before a scheduler is started for them."""
         if self._fresh:
             await containers.check_slots(self.condor, self.spec)
+            if self.spec.packages:
+                self._packed = await packing.pack_beside(self.spec.packages)
+                await nodes.check(self.condor, self._packed)
 
     async def open(
         self,
@@ -89,6 +99,9 @@ class Session:
                 await link.note(**{SCHEDD: schedd})
             await self._sweep(name, address, known)
         stage = self.stage(name)
+        if self.spec.packages:
+            self._packed = self._packed or staged(stage.directory) or await packing.pack_beside(self.spec.packages)
+            stage.packed = self._packed
         stage.write(address, security.tls_cert, security.tls_key)
         self.fleet = Fleet(self.condor, stage, link, schedd=schedd)
 
@@ -127,8 +140,9 @@ class Session:
     def leave(self) -> Fleet | None:
         """Let nobody begin anything any more, and return the jobs that there may be."""
         fleet, self.fleet = self.fleet, None
-        if self._comparing is not None:
-            self._comparing.cancel()
+        for task in (self._comparing, self._learning):
+            if task is not None:
+                task.cancel()
         return fleet
 
     async def close(self, name: str, fleet: Fleet | None, *, shutdown: bool) -> None:
@@ -174,8 +188,19 @@ class Session:
 
     def worker_joined(self) -> None:
         """Compare the versions, once; the scheduler knows those of the workers, so no worker is held up."""
+        if self.fleet is not None and self.spec.packages and self._learning is None:
+            self._learning = asyncio.ensure_future(self._learn(self.fleet))
         if self.fleet is not None and self._comparing is None:
             self._comparing = asyncio.ensure_future(self._warn_of_versions(self.fleet))
+
+    async def _learn(self, fleet: Fleet) -> None:
+        """Take note of the machines that have the packages now."""
+        try:
+            await learn(fleet)
+        except (SchedulerError, StagingError, OSError) as error:
+            logger.info("which machines have the packages is not known: %s", error)
+        finally:
+            self._learning = None
 
     async def _warn_of_versions(self, fleet: Fleet) -> None:
         try:

@@ -94,6 +94,7 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers["htcdaskgateway_adaptive"] = self.adaptive
         scheduler.handlers["htcdaskgateway_versions"] = self.versions
         scheduler.handlers["htcdaskgateway_tasks"] = self.tasks
+        scheduler.handlers["htcdaskgateway_packages"] = self.packages
         self.require_nannies()
         for address in scheduler.workers:
             self.take_out(address)
@@ -234,6 +235,12 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         """Return the versions that the scheduler has, and those that each worker told when it joined."""
         workers = {str(ws.name): ws.versions for ws in self.scheduler.workers.values()}
         return {"scheduler": get_versions(), "workers": workers}
+
+    async def packages(self) -> dict[str, dict[str, str]]:
+        """Return what our workers with the notebook's packages tell of them, by the workers' addresses."""
+        workers = self.scheduler.workers.items()
+        found = {address: (ws, ws.extra.get("htcdaskgateway_packages")) for address, ws in workers}
+        return {address: {**told, "name": str(ws.name)} for address, (ws, told) in found.items() if told}
 
     async def tasks(self) -> dict[str, Any]:
         """Return how many tasks are done, failed, computed and to do, and how many each worker of ours computes."""

@@ -10,18 +10,21 @@ How a worker ends is told by ``worker_preload.py``; what this process makes of i
 * 74, cut off, and 75, restarted: the next worker starts in the slot, under the next name;
 * anything else, a failure: all leave, and the job ends as that worker did.
 
-HTCondor's signal (an eviction, condor_rm) is passed on: all leave, and the job ends with 75.
+HTCondor's signal (an eviction, condor_rm) is passed on: all leave, and the job ends with 75. SIGUSR1 is a worker's
+own (``packages_preload.py``): for each that asks, another is started beside it, with new local code.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import platform
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 CANNOT = 78
 LOST = 74
@@ -59,6 +62,8 @@ class Workers:
         """Return how the job ends when its last worker has ended: an exit code, or a signal's number negated."""
         for number in SIGNALS:
             signal.signal(number, self.leave)
+        signal.signal(signal.SIGUSR1, self.succeed)
+        os.environ["HTCDASK_START_PID"] = str(os.getpid())
         for _ in range(self.count):
             self.begin()
         code = 0
@@ -86,23 +91,31 @@ class Workers:
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal that came between would find a worker that is not known yet.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, signal.SIGUSR1))
         pid = os.fork()
         if pid == 0:
-            for number in SIGNALS:
+            for number in (*SIGNALS, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGUSR1))
             time.sleep(pause)
+            importlib.invalidate_caches()  # the local code may be new
             os.environ["DASK_GATEWAY_WORKER_NAME"] = name
             self.main([*self.options, "--name", name])
             sys.exit(0)
         self.running[pid] = time.monotonic() + pause
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGUSR1))
+
+    def succeed(self, *_: object) -> None:
+        """Start a worker for each that has asked for a successor; the handler of SIGUSR1."""
+        for asked in sorted(Path("successors").iterdir()):
+            asked.unlink()
+            if not self.leaving:
+                self.begin()
 
     def leave(self, *_: object) -> None:
         """Tell all workers to hand over what they hold, and start no other; the handler of HTCondor's signals."""
         self.leaving = True
-        for pid in self.running:
+        for pid in list(self.running):
             os.kill(pid, signal.SIGTERM)
 
 

@@ -161,6 +161,16 @@ class SchedulerLink:
         """Return what `versions.compare` reads: the versions that the scheduler and each worker have."""
         return dict(await self._ask("tell its versions", self.comm.htcdaskgateway_versions()))
 
+    async def packages(self) -> dict[str, dict[str, str]]:
+        """Return what the workers with the notebook's packages tell of them, by the workers' addresses."""
+        return dict(await self._ask("tell its workers' packages", self.comm.htcdaskgateway_packages()))
+
+    async def send_code(self, workers: list[str], code: bytes, key: str) -> dict[str, Any]:
+        """Send local code to the workers of these addresses; return what each says, an error where one failed."""
+        message = {"op": "htcdaskgateway_code", "code": code, "key": key}
+        asked = self.comm.broadcast(msg=message, workers=workers, on_error="return")
+        return dict(await self._ask("send code to its workers", asked))
+
     async def retire(
         self, names: list[str], timeout: float, *, unoccupied: bool = False, force: bool = False
     ) -> list[str]:

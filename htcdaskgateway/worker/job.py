@@ -13,7 +13,10 @@ from .. import config
 from .._version import __version__
 from ..condor import templating
 from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
+from ..packages.packing import Packed
+from ..packages.sending import PACKAGES_FILES, request, settings
 from . import checks, containers, sending
+from .own_python import PACKED
 from .spec import WorkerSpec
 
 EXIT_AGAIN = 75
@@ -27,6 +30,15 @@ EXIT_UNNAMED = 79
 
 EXIT_NO_PYTHON = 80
 """How the worker script ends that does not find the worker's Python."""
+
+EXIT_RESEND = 76
+"""How the worker script ends that does not find packages which its node was known to have; they are sent then."""
+
+EXIT_NODE = 81
+"""How the worker script ends on a node that the packages are not for."""
+
+EXIT_UNPACK = 82
+"""How the worker script ends that cannot unpack the packages."""
 
 DEATH_TIMEOUT = 60
 """How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
@@ -47,7 +59,9 @@ LEASE = 600
 """How long a job whose machine has died counts as running, in seconds; ``job_extra_directives`` may change it."""
 
 
-def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str) -> dict[str, str]:
+def job_files(
+    cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str, packed: Packed | None = None
+) -> dict[str, str]:
     """Return the text of the job's files by their names; `logs` is where the submit description puts the output."""
     shared = {
         "cluster": cluster,
@@ -56,6 +70,7 @@ def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str)
         "name_prefix": NAME_PREFIX,
         "exit_unnamed": EXIT_UNNAMED,
         "exit_no_python": EXIT_NO_PYTHON,
+        "packages": request(packed, plainly=spec.spool or spec.max_idle is not None) if packed else None,
     }
     description = templating.render(
         "worker.sub.j2",
@@ -69,6 +84,9 @@ def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str)
         image_is_sent=containers.is_sent(spec),
         exit_cannot=EXIT_CANNOT,
         least_disk_kib=LEAST_DISK_KIB,
+        exit_resend=EXIT_RESEND,
+        exit_node=EXIT_NODE,
+        exit_unpack=EXIT_UNPACK,
         lease=LEASE,
         spool_base=config.seconds("condor.timeout"),
         spool_each=spool_seconds(spec),
@@ -82,11 +100,14 @@ def job_files(cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str)
         container_prefix=container_prefix(spec),
     )
     remote = resources.files("htcdaskgateway.remote")
-    return {
-        "worker.sub": description,
-        "worker.sh": script,
-        **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in REMOTE_FILES},
-    }
+    files: tuple[str, ...] = REMOTE_FILES
+    texts = {"worker.sub": description, "worker.sh": script}
+    if packed is not None:
+        files += PACKAGES_FILES
+        texts["packages.conf"] = settings(
+            packed, EXIT_RESEND=EXIT_RESEND, EXIT_NODE=EXIT_NODE, EXIT_UNPACK=EXIT_UNPACK
+        )
+    return {**texts, **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in files}}
 
 
 def spool_seconds(spec: WorkerSpec) -> int:
@@ -123,6 +144,8 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
         if value is not None:
             command += [option, value]
     # worker_start.py restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
+    if spec.python == PACKED:
+        command += ["--preload", "packages_preload.py"]
     return [*command, "--nanny" if spec.nanny else "--no-nanny", "--no-dashboard"]
 
 

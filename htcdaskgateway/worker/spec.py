@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .. import config
 from ..errors import ConfigError
-from . import checks, fermilab, sites
+from . import checks, fermilab, own_python, sites
 from .units import KIB, MIB, format_bytes, parse_amount
 
 
@@ -56,6 +55,10 @@ class WorkerSpec:
         ``request_disk`` for each CPU, where there is no `disk`.
     gpus : int or None
         ``request_gpus``.
+    packages : str or None
+        ``"notebook"``: the worker has this process's Python and packages, and the modules beside the notebook;
+        or the path of an environment that it shall have. Goes before a `container_image` and a `python` of the
+        configuration, and not together with one that is given.
     python : str
         The worker's Python, as the execute node or the image has it. Where none is given it is ``python`` in a
         container, and without one the Python that runs this, for a file system that the execute nodes share.
@@ -118,6 +121,7 @@ class WorkerSpec:
     disk: int | None
     disk_per_cpu: int | None
     gpus: int | None
+    packages: str | None
     python: str
     worker_extra_args: tuple[str, ...]
     worker_port: str
@@ -163,17 +167,8 @@ class WorkerSpec:
             )
             for name, check in _CHECKS.items()
         }
-        if values["container_runtime"] == "none" and keywords.get("container_image") is not None:
-            raise ConfigError(
-                f"container_image={keywords['container_image']!r} was given, but container_runtime is 'none'; "
-                "pass container_runtime='htcondor' or 'apptainer', or no image"
-            )
-        values["container_image"] = sites.image(values)
+        own_python.choose(values, keywords)
         sites.check_mapped(values)
-        if values["container_runtime"] == "apptainer" and values["container_image"] is None:
-            raise ConfigError("container_runtime='apptainer' needs a container_image")
-        if values["python"] is None:
-            values["python"] = "python" if values["container_image"] or not sys.executable else sys.executable
         if values["spool"] and values["max_idle"] is not None:
             raise ConfigError(
                 f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
@@ -249,6 +244,8 @@ class WorkerSpec:
             parts.append(f"{format_bytes(self.disk_kib * KIB)} of disk")
         if self.gpus:
             parts.append(f"{self.gpus} GPU(s)")
+        if self.packages:
+            parts.append(f"with the packages of {'the ' * (self.packages == 'notebook')}{self.packages}")
         if self.container_image and self.container_runtime != "none":
             parts.append(f"in {self.container_image}")
         return ", ".join(parts)
@@ -270,6 +267,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "disk": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "disk_per_cpu": checks.optional(lambda value, name: parse_amount(value, name, step=KIB)),
     "gpus": checks.optional(checks.count),
+    "packages": checks.optional(checks.text),
     "python": checks.optional(checks.text),
     "worker_extra_args": checks.worker_arguments,
     "worker_port": checks.ports,
@@ -292,6 +290,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "max_idle_time": config.parse_seconds,
     "max_held_time": config.parse_seconds,
 }
+
 
 KEYWORDS = frozenset(_CHECKS)
 """The keywords of ``new_cluster`` that describe a worker; all others are the gateway server's."""

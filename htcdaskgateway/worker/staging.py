@@ -18,6 +18,8 @@ from .. import config
 from ..condor.schedd import check_schedd
 from ..errors import ConfigError, StagingError
 from ..files import NotOwnError, private_directory, write_private
+from ..packages import sending
+from ..packages.packing import Packed
 from ..sites.paths import expand
 from .job import REMOTE_FILES, job_files, spool_seconds
 from .spec import WorkerSpec
@@ -74,6 +76,8 @@ class Staging:
         self.cluster = check_cluster_name(cluster)
         self.spec = spec
         self.directory = staging_root() / cluster
+        self.packed: Packed | None = None
+        self._address = ""
 
     @property
     def description(self) -> Path:
@@ -94,7 +98,7 @@ class Staging:
         """Return the text of each rendered file by its name; the scheduler is ``gateway://HOST:PORT/NAME``."""
         # A spooled job has a flat directory at the schedd; elsewhere a full path would tell nothing more.
         logs = "." if self.spec.spool else (str(self.logs) if self.spec.log_directory else "logs")
-        files = job_files(self.cluster, self.spec, scheduler_address, logs)
+        files = job_files(self.cluster, self.spec, scheduler_address, logs, self.packed)
         return {**files, "gateway": _gateway(scheduler_address)}
 
     def write(self, scheduler_address: str, certificate: str, key: str) -> None:
@@ -102,6 +106,7 @@ class Staging:
 
         `certificate` and `key` are the cluster's TLS credentials in PEM form.
         """
+        self._address = scheduler_address
         files = self.rendered(scheduler_address)
         with _explained(self.directory):
             staging_root().mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,10 +114,21 @@ class Staging:
             for directory in (self.directory, credentials):
                 private_directory(directory)
             self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name, text in files.items():
-                _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)
+            self._write_files(files)
             _write(credentials / "dask.crt", certificate, 0o600)
             _write(credentials / "dask.pem", key, 0o600)
+
+    def refresh(self) -> None:
+        """Write what has changed with the packages, for the jobs that start from now on."""
+        files = self.rendered(self._address)
+        with _explained(self.directory):
+            self._write_files(files)
+
+    def _write_files(self, files: dict[str, str]) -> None:
+        if self.packed is not None:
+            sending.stage(self.packed, self.directory)
+        for name, text in files.items():
+            _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)
 
     def check(self) -> None:
         """Check that what a job needs is still there."""

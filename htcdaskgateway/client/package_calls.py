@@ -1,0 +1,35 @@
+"""What a user asks of the packages that a cluster's workers have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..fleet.code import Synced, sync
+from .calls import WorkerCalls
+
+
+class PackageCalls(WorkerCalls):
+    """What a user asks of the workers and of their packages."""
+
+    def sync_packages(self) -> Any:
+        """Bring the local code as it is now to the workers: modules beside the notebook, editable installs.
+
+        Each running worker hands its results to one that starts beside it, in its slot, with the new code. Jobs
+        that start later have the new code and, if something was installed meanwhile, the new packages, too.
+
+        Returns
+        -------
+        Synced
+            How many workers have started anew, and what was sent to each.
+
+        Raises
+        ------
+        ConfigError
+            The cluster was not made with ``packages``, or the code cannot be sent.
+        PackagesError
+            A worker could not be started anew; it goes on with the code that it had.
+        """
+        return self.gateway.sync(self._sync_packages)
+
+    async def _sync_packages(self) -> Synced:
+        return await sync(self.fleet)

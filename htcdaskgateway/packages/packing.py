@@ -1,0 +1,255 @@
+"""Pack an environment: the Python, the packages, what changed since, and the user's own code."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..display.progress import progress
+from ..errors import ConfigError, StagingError
+from ..files import private_directory, write_private
+from . import archive
+from .archive import Entry, Manifest
+from .environment import Environment, Found
+from .index import Index
+from .local_code import LocalCode
+
+# Part of each key: what is unpacked in another way is another tree.
+_LAYOUT = 1
+# A difference larger than this part of the environment is packed as a base of its own.
+_MOST_CHANGED = 0.25
+_BASES_KEPT = 3
+_LOCAL_KEPT = 86400
+_KEY_LENGTH = 32
+_SUFFIXES = (".gz", ".zst")
+_ZSTANDARD = re.compile(r".*/site-packages/(zstandard[/-]|_cffi_backend)")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What is sent of an environment: its keys, its archives' paths by their names, and what a node must have."""
+
+    key: str
+    base: str
+    local: str
+    archives: Mapping[str, str]
+    checksums: Mapping[str, str]
+    glibc: int
+    machine: str
+    version: str
+    size: int
+    certificates: str
+
+    @property
+    def with_each_job(self) -> list[str]:
+        """The names of the archives that always travel."""
+        return [name for name in self.archives if name.startswith(("delta", "local"))]
+
+    @property
+    def if_missing(self) -> list[str]:
+        """The names of the archives that a node may have already."""
+        return [name for name in self.archives if not name.startswith(("delta", "local"))]
+
+    def to_json(self) -> str:
+        """Return a text that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Packed:
+        """Return what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def cache() -> Path:
+    """Return the directory of what was packed on this machine."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "htcdaskgateway"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (root / "packages", root / "packages" / "known"):
+        private_directory(directory)
+    return root / "packages"
+
+
+def pack(packages: str) -> Packed:
+    """Pack the environment that ``packages=`` names; what is packed already is not packed again.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be sent.
+    StagingError
+        There is no room for it.
+    """
+    try:
+        return _Packing(Environment.of(packages), cache()).run()
+    except OSError as error:
+        raise StagingError(f"packages={packages!r} cannot be packed: {error}") from error
+
+
+class _Packing:
+    def __init__(self, environment: Environment, directory: Path) -> None:
+        self.environment = environment
+        self.directory = directory
+        name = hashlib.sha256(f"{environment.prefix}\0{environment.version}".encode()).hexdigest()[:_KEY_LENGTH]
+        self.index = Index(directory / f"{name}.index")
+
+    def run(self) -> Packed:
+        code = LocalCode(self.environment)
+        interpreter = list(self.environment.interpreter())
+        files = [*interpreter, *self._libraries(interpreter), *self.environment.packages(frozenset(code.editable))]
+        manifest = self._look(files)
+        key, size = key_of(manifest), sum(entry.size for entry in manifest.values())
+        base, changed, gone = self._nearest(manifest, size)
+        if base is None:
+            base = key
+            self._pack_base(base, manifest, size)
+        bases = self.directory.glob(f"{base}.base.tar.*")
+        archives = {path.name.partition(".")[2]: path for path in bases if path.suffix in _SUFFIXES}
+        archives["boot.tar.gz"] = self.directory / f"{base}.boot.tar.gz"
+        if changed or gone:
+            archives["delta.tar.gz"] = delta = self.directory / f"{key}-{base}.delta.tar.gz"
+            if not delta.exists():
+                notes = {"removed": "".join(f"{name}\n" for name in gone)}
+                archive.write(delta, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
+        local = self._look(code.files())
+        local_key = key_of(local)
+        archives["local.tar.gz"] = place = self.directory / f"{local_key}.local.tar.gz"
+        if not place.exists():
+            archive.write(place, local, local, top=f"local-{local_key}")
+        self.index.save()
+        (self.directory / f"{base}.json").touch()
+        self._forget({base, local_key})
+        return Packed(
+            key=key,
+            base=base,
+            local=local_key,
+            archives={name: str(path) for name, path in archives.items()},
+            checksums={name: self._checksum(path) for name, path in archives.items()},
+            glibc=max([entry.glibc for entry in (*manifest.values(), *local.values())], default=0),
+            machine=self.environment.machine,
+            version=self.environment.version,
+            size=size,
+            certificates=self.environment.certificates,
+        )
+
+    def _look(self, files: Iterable[Found]) -> dict[str, Entry]:
+        manifest = {}
+        for name, path, found in files:
+            content = self.index.look(path, found)
+            program = bool(found.st_mode & 0o111)
+            manifest[name] = Entry(content.digest, program, found.st_size, path, content.glibc)
+        return manifest
+
+    def _libraries(self, interpreter: list[Found]) -> list[Found]:
+        """Return the interpreter's libraries; `ldd` is asked again only where the interpreter has changed."""
+        program = self.index.look(interpreter[0].path, interpreter[0].stat).digest
+        note = self.directory / f"{program[:_KEY_LENGTH]}.libraries"
+        try:
+            known = json.loads(note.read_text(encoding="utf-8"))
+            return [Found(name, path, os.lstat(path)) for name, path in known]
+        except (OSError, ValueError):  # not asked yet, or the system has been updated
+            found = list(self.environment.libraries(interpreter))
+        write_private(note, json.dumps([(file.name, file.path) for file in found]))
+        return found
+
+    def _nearest(self, manifest: Manifest, size: int) -> tuple[str | None, list[str], list[str]]:
+        """Return the base with the least difference, what changed and what went; no base if all are far."""
+        best: tuple[int, str | None, list[str], list[str]] = (int(_MOST_CHANGED * size) + 1, None, [], [])
+        for note in self.directory.glob("*.json"):
+            if not list(self.directory.glob(f"{note.stem}.base.tar.*")):
+                continue
+            try:
+                old = json.loads(note.read_text(encoding="utf-8"))
+            except ValueError:  # cut off
+                continue
+            changed = [name for name, entry in manifest.items() if old.get(name) != [entry.digest, entry.program]]
+            cost = sum(manifest[name].size for name in changed)
+            if cost < best[0]:
+                best = cost, note.stem, changed, [name for name in old if name not in manifest]
+        return best[1:]
+
+    def _pack_base(self, base: str, manifest: Manifest, size: int) -> None:
+        # What unpacks the rest comes first, and in the one form that each node reads.
+        boot = {name for name in manifest if not name.startswith("lib/") or _ZSTANDARD.fullmatch(name[:200])}
+        boot |= {name for name in manifest if _ZSTANDARD.match(name)}
+        zstandard = any(_ZSTANDARD.match(name) and "zstandard" in name for name in boot) and _has_zstandard()
+        rest = f"{base}.base.tar.zst" if zstandard else f"{base}.base.tar.gz"
+        with progress("packing", size // 2**20) as show, ThreadPoolExecutor(2) as threads:
+            done = 0
+
+            def packed(bytes_: int) -> None:
+                nonlocal done
+                before, done = done, done + bytes_
+                if done >> 23 != before >> 23:
+                    show(done // 2**20, "MiB")
+
+            def write(name: str, names: Iterable[str], count: Callable[[int], object]) -> None:
+                target = self.directory / name
+                archive.write(target, manifest, names, top="env", tag=self.environment.tag, packed=count)
+
+            for future in (
+                threads.submit(write, rest, manifest.keys() - boot, packed),
+                threads.submit(write, f"{base}.boot.tar.gz", boot, lambda size: None),
+            ):
+                future.result()
+            show(size // 2**20, "MiB")
+        note = {name: [entry.digest, entry.program] for name, entry in manifest.items()}
+        write_private(self.directory / f"{base}.json", json.dumps(note))
+
+    def _checksum(self, path: Path) -> str:
+        note = path.with_name(f"{path.name}.sha256")
+        try:
+            if note.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+                return note.read_text(encoding="ascii")
+        except FileNotFoundError:
+            pass
+        write_private(note, archive.checksum(path))
+        return note.read_text(encoding="ascii")
+
+    def _forget(self, used: set[str]) -> None:
+        """Remove bases that were not used for long, with what belongs to them, and older deltas and local code."""
+        notes = sorted(self.directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        kept = {note.stem for note in notes[:_BASES_KEPT]} | used
+        for path in self.directory.glob("*.*"):
+            key = path.name.partition(".")[0].rpartition("-")[2]
+            small = path.name.endswith((".local.tar.gz", ".local.tar.gz.sha256"))
+            if path.suffix in (".index", ".libraries") or path.name.startswith(".") or key in kept:
+                continue
+            if not small or path.stat().st_mtime < notes[0].stat().st_mtime - _LOCAL_KEPT:
+                path.unlink(missing_ok=True)
+
+
+def key_of(manifest: Manifest) -> str:
+    """Return the key of files: a hash of their names and contents."""
+    digest = hashlib.sha256(f"{_LAYOUT}\n".encode())
+    for name in sorted(manifest):
+        digest.update(
+            f"{name}\0{manifest[name].digest}\0{manifest[name].program:d}\n".encode(errors="surrogateescape")
+        )
+    return digest.hexdigest()[:_KEY_LENGTH]
+
+
+def _has_zstandard() -> bool:
+    try:
+        import zstandard  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+async def pack_beside(packages: str) -> Packed:
+    """Pack in a thread, so that the event loop goes on."""
+    return await asyncio.to_thread(pack, packages)
+
+
+def check(packages: str) -> None:
+    """Check, in a moment and before anything is asked for, that ``packages=`` names what can be sent."""
+    environment = Environment.of(packages)
+    if not environment.sites:
+        raise ConfigError(f"packages={packages!r}: {environment.prefix} has no directory of installed packages")

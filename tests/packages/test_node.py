@@ -1,0 +1,268 @@
+"""What happens on a node, run by its own shell: the cache, its locks and its bound, and what can go wrong there."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import dask.config
+import pytest
+from support import wait_until
+
+from htcdaskgateway.packages import archive, packing
+from htcdaskgateway.packages.sending import PACKAGES_FILES, settings
+
+EXITS = {"EXIT_RESEND": 76, "EXIT_NODE": 81, "EXIT_UNPACK": 82}
+LOOK = "import sys, pack_me; print(sys.prefix, pack_me.VALUE, sep='|')"
+
+
+class Environment:
+    """A small environment, packed anew after each change."""
+
+    def __init__(self, directory):
+        self.path = directory / "small"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.path], check=True, timeout=60)
+        self.site = next(self.path.glob("lib/python3*/site-packages"))
+        self.install("pack_me", "VALUE = 'first'\n")
+
+    def install(self, name, text):
+        (self.site / name).mkdir(exist_ok=True)
+        (self.site / name / "__init__.py").write_text(text)
+
+    def pack(self):
+        return packing.pack(str(self.path))
+
+
+class Node:
+    """A machine: a directory for each job, and one that may keep packages."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.shared = directory / "shared"
+        self.shared.mkdir()
+        self.cache = self.shared / f"htcdask-{os.getuid()}"
+        self.jobs = 0
+
+    def job(self, packed, *, base=True, path=None, code=LOOK, cached=True, owner=None, size="20GB"):
+        """Start what a job does: its scratch directory, and the running process."""
+        self.jobs += 1
+        scratch = self.directory / f"job-{self.jobs}"
+        scratch.mkdir()
+        for name, place in packed.archives.items():
+            if base or name in packed.with_each_job:
+                (scratch / name).symlink_to(place)
+        for name in PACKAGES_FILES:
+            text = resources.files("htcdaskgateway.remote").joinpath(name).read_text()
+            (scratch / name).write_text(text)
+        here = {"packages.node-directories": [str(self.shared)] if cached else [], "packages.node-size": size}
+        with dask.config.set({f"htcdaskgateway.{name}": value for name, value in here.items()}):
+            (scratch / "packages.conf").write_text(settings(packed, **EXITS))
+        (scratch / ".job.ad").write_text(f'Owner = "{owner or os.environ.get("USER", "root")}"\n')
+        (scratch / ".machine.ad").write_text('Machine = "node.example.org"\n')
+        script = f'ad=.job.ad\n. ./packages_node.sh\nexec "$packages_python" -c {shlex.quote(code)}'
+        program = subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            cwd=scratch,
+            env={"PATH": f"{path}:/usr/bin:/bin" if path else "/usr/local/bin:/usr/bin:/bin", "HOME": str(scratch)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return scratch, program
+
+    def run(self, packed, **options):
+        """Return a job's exit code, what it printed, and what was said of the packages."""
+        _, program = self.job(packed, **options)
+        out, err = program.communicate(timeout=120)
+        return program.returncode, out.strip(), err
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("environment")
+    before, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], str(directory / "cache")
+    yield Environment(directory)
+    os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture
+def packed(small, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small.path.parent / "cache"))
+    small.install("pack_me", "VALUE = 'first'\n")
+    return small.pack()
+
+
+@pytest.fixture
+def node(tmp_path):
+    return Node(tmp_path)
+
+
+def trees(node):
+    return sorted(path.name for path in node.cache.iterdir() if path.is_dir())
+
+
+def tools(directory, **scripts):
+    """Return a directory of programs that go before the system's."""
+    directory.mkdir()
+    for name, body in scripts.items():
+        (directory / name).write_text(f"#!/bin/sh\n{body}\n")
+        (directory / name).chmod(0o755)
+    return directory
+
+
+def test_eight_at_once_unpack_once_and_the_next_finds_it(packed, node):
+    programs = [node.job(packed)[1] for _ in range(8)]
+    said = [program.communicate(timeout=120) for program in programs]
+    assert [program.returncode for program in programs] == [0] * 8, said
+    assert {out.strip() for out, _ in said} == {f"{node.cache / packed.key}|first"}
+    assert sum("unpacked in" in err for _, err in said) == 1
+    assert node.cache.stat().st_mode & 0o777 == 0o700
+    code, _, err = node.run(packed, base=False)
+    assert (code, "cached in" in err) == (0, True)
+
+
+def test_without_a_directory_of_the_site_the_jobs_own_is_used(packed, node):
+    code, out, err = node.run(packed, cached=False)
+    assert code == 0, err
+    assert out == f"{node.directory / 'job-1' / 'packages' / packed.key}|first"
+    assert not node.cache.exists()
+
+
+def test_what_is_not_there_and_was_not_sent_is_asked_for_and_is_no_failure(packed, node):
+    assert node.run(packed, base=False)[0] == EXITS["EXIT_RESEND"]
+    assert node.run(packed)[0] == 0
+
+
+def test_one_package_more_is_made_of_what_is_there_and_one_that_went_is_gone(small, packed, node):
+    assert node.run(packed)[0] == 0
+    small.install("pack_me", "VALUE = 'second'\n")
+    small.install("one_more", "VALUE = 'more'\n")
+    more = small.pack()
+    assert more.base == packed.base
+    assert Path(more.archives["delta.tar.gz"]).stat().st_size < 10_000
+    code, out, err = node.run(more, base=False, code=f"import one_more; {LOOK}")
+    assert (code, out) == (0, f"{node.cache / more.key}|second"), err
+    # The one that was there is as it was.
+    assert node.run(packed, base=False)[1].endswith("|first")
+    for path in (small.site / "one_more").iterdir():
+        path.unlink()
+    (small.site / "one_more").rmdir()
+    gone = "import importlib.util; print(importlib.util.find_spec('one_more'))"
+    assert node.run(small.pack(), base=False, code=gone)[1] == "None"
+
+
+def test_a_package_that_went_from_the_base_is_gone_on_the_node(small, packed, node):
+    (small.site / "pack_me" / "__init__.py").unlink()
+    code = "import importlib.util; print(importlib.util.find_spec('pack_me'))"
+    without = small.pack()
+    assert node.run(without, code=code)[1] == "None"
+
+
+def test_one_that_is_killed_while_it_unpacks_leaves_nothing_that_is_used(packed, node):
+    slow = tools(node.directory / "slow", tar='/usr/bin/tar "$@" || exit; sleep 60')
+    _, program = node.job(packed, path=slow)
+    try:
+        wait_until(lambda: list(node.cache.glob(".new-*/env/base")), what="it unpacks")
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.communicate(timeout=20)
+    assert trees(node)[0].startswith(".new-")
+    code, out, err = node.run(packed)
+    assert (code, out) == (0, f"{node.cache / packed.key}|first"), err
+    assert trees(node) == [packed.key]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_said_and_leaves_nothing_half_made(packed, node):
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", node.shared], capture_output=True, text=True, timeout=20
+    )
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted: {done.stderr}")
+    try:
+        code, _, err = node.run(packed)
+        assert code == EXITS["EXIT_UNPACK"]
+        assert "they cannot be unpacked in" in err
+        assert trees(node) == []
+    finally:
+        subprocess.run(["umount", node.shared], check=True, timeout=20)
+
+
+def test_what_is_removed_below_a_worker_comes_again(packed, node):
+    assert node.run(packed)[0] == 0
+    subprocess.run(["rm", "-rf", node.cache / packed.key], check=True, timeout=60)
+    assert node.run(packed, base=False)[0] == EXITS["EXIT_RESEND"]
+    assert node.run(packed)[0] == 0
+
+
+def test_the_least_recently_used_go_first_but_none_that_a_worker_uses(small, packed, node):
+    assert node.run(packed)[0] == 0
+    _, program = node.job(packed, code="import signal; print('up', flush=True); signal.pause()", base=False)
+    try:
+        assert program.stdout.readline() == "up\n"
+        small.install("pack_me", "VALUE = 'second'\n")
+        second = small.pack()
+        assert node.run(second, base=False, size="1MB")[0] == 0
+        assert trees(node) == sorted([packed.key, second.key])
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.communicate(timeout=20)
+    small.install("pack_me", "VALUE = 'third'\n")
+    third = small.pack()
+    code, _, err = node.run(third, base=False, size="1MB")
+    assert code == 0
+    assert "is removed from" in err
+    assert trees(node) == [third.key]
+
+
+def test_another_accounts_directory_or_a_link_is_not_used(packed, node, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    node.cache.symlink_to(elsewhere)
+    code, out, err = node.run(packed)
+    assert (code, out) == (0, f"{node.directory / 'job-1' / 'packages' / packed.key}|first")
+    assert "is not used" in err
+    assert not list(elsewhere.iterdir())
+    node.cache.unlink()
+    node.cache.mkdir(mode=0o770)
+    node.cache.chmod(0o770)
+    assert "is not used" in node.run(packed)[2]
+    assert not list(node.cache.iterdir())
+    if os.geteuid() == 0:
+        node.cache.chmod(0o700)
+        os.chown(node.cache, 12345, 12345)
+        assert "is not used" in node.run(packed)[2]
+        assert not list(node.cache.iterdir())
+
+
+def test_an_account_that_several_users_share_has_no_cache(packed, node):
+    path = tools(node.directory / "tools", id="case $1 in -u) echo 65534;; *) echo nobody;; esac")
+    code, out, _ = node.run(packed, path=path, owner="alice")
+    assert (code, out) == (0, f"{node.directory / 'job-1' / 'packages' / packed.key}|first")
+    assert not list(node.shared.iterdir())
+
+
+def test_an_archive_that_was_altered_is_not_unpacked(packed, node, tmp_path):
+    altered = tmp_path / "boot.tar.gz"
+    archive.write(altered, {}, [], top="env")
+    wrong = dataclasses.replace(packed, archives={**packed.archives, "boot.tar.gz": str(altered)})
+    code, _, err = node.run(wrong)
+    assert code == EXITS["EXIT_UNPACK"]
+    assert "its checksum is another" in err
+    assert trees(node) == []
+
+
+def test_a_node_of_another_architecture_or_with_an_older_glibc_says_both(packed, node):
+    code, _, err = node.run(packed, path=tools(node.directory / "arch", uname="echo riscv64"))
+    assert code == EXITS["EXIT_NODE"]
+    assert f"this node is riscv64, and the packages are for {packed.machine}" in err
+    code, _, err = node.run(packed, path=tools(node.directory / "old", getconf="echo glibc 2.5"))
+    assert code == EXITS["EXIT_NODE"]
+    assert f"this node has glibc 2.5, and the packages need glibc 2.{packed.glibc}" in err

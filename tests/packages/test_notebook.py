@@ -1,0 +1,200 @@
+"""Workers with the notebook's own packages, on a real pool."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.long
+
+LOOK = """
+        import json, os, sys
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def look():
+            import json, multiprocessing, ssl, subprocess, sys
+            import beside, fresh, numpy
+            child = "import beside, fresh, numpy, sys; print(sys.prefix)"
+            spawned = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=60)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                root = pool.apply(pow, (3, 2))
+            return {
+                "fresh": fresh.VALUE,
+                "beside": beside.VERSION,
+                "file": beside.__file__,
+                "prefix": sys.prefix,
+                "numpy": numpy.__file__,
+                "child": spawned.stdout.strip() or spawned.stderr,
+                "spawned": root,
+                "certificates": bool(ssl.create_default_context().get_ca_certs()),
+            }
+
+        def version():
+            import beside
+            return beside.VERSION
+
+        def work(place):
+            with open(place, "a") as file:
+                file.write("ran ")
+            return 42
+"""
+
+
+def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those_that_run(notebook):
+    notebook.install("fresh", "VALUE = 'installed'\n")
+    told = notebook.run(
+        LOOK
+        + """
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(packages="notebook", cpus=1, memory="500MB")
+            try:
+                cluster.scale(1)
+                cluster.wait_for_workers(1, timeout=100)
+                client = cluster.get_client()
+                seen = client.submit(look).result(timeout=60)
+                kept = client.submit(work, os.path.abspath("ran"))
+                kept.result(timeout=60)
+                jobs = [str(job.id) for job in cluster.jobs()]
+                Path("beside.py").write_text("VERSION = 2\\n")
+                synced = cluster.sync_packages()
+                again = client.submit(version, pure=False).result(timeout=60)
+                print(json.dumps({
+                    "seen": seen, "again": again, "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
+                    "workers": synced.workers, "sent": synced.sent, "changed": synced.packages_changed,
+                    "same jobs": [str(job.id) for job in cluster.jobs()] == jobs,
+                    "nothing new": cluster.sync_packages().workers,
+                }))
+            finally:
+                cluster.shutdown()
+        """
+    )
+    seen = told["seen"]
+    assert seen["fresh"] == "installed"
+    assert seen["beside"] == 1
+    assert "/local" in seen["file"]
+    assert seen["prefix"] in seen["numpy"]
+    assert seen["prefix"] == seen["child"]
+    assert seen["spawned"] == 9
+    assert seen["certificates"]
+    assert str(notebook.directory.parent) not in seen["prefix"]
+    assert told["again"] == 2
+    assert told["kept"] == 42
+    assert told["ran"] == "ran "
+    assert (told["workers"], told["nothing new"]) == (1, 0)
+    assert told["same jobs"]
+    assert not told["changed"]
+
+
+def test_a_node_that_has_the_packages_is_not_sent_them_and_one_that_lost_them_is(notebook, shared):
+    told = notebook.run(
+        """
+        import json, os, shutil, time
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def here():
+            import os, sys
+            return {"prefix": sys.prefix, "files": os.listdir()}
+
+        def wait_until(condition):
+            deadline = time.monotonic() + 60
+            while not condition():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        def began(cluster, client):
+            cluster.scale(1)
+            cluster.wait_for_workers(1, timeout=100)
+            seen = client.submit(here, pure=False).result(timeout=60)
+            asked = ["NumShadowStarts", "ExitCode", "NumHolds"]
+            ad, = gateway.sync(cluster.fleet.condor.query, f'HTCDaskGatewayCluster == "{cluster.name}"', asked)
+            return {**ad, **seen}
+
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(packages="notebook", cpus=1, memory="500MB")
+            try:
+                client = cluster.get_client()
+                first = began(cluster, client)
+                known = Path(os.environ["XDG_CACHE_HOME"], "htcdaskgateway/packages/known/nodes.json")
+                stage = cluster.fleet.staging.description
+                wait_until(lambda: "HTCDaskPackagesOn" in stage.read_text())
+                cluster.scale(0)
+                second = began(cluster, client)
+                cluster.scale(0)
+                for tree in filter(Path.is_dir, Path(first["prefix"]).parent.iterdir()):
+                    shutil.rmtree(tree)
+                third = began(cluster, client)
+                print(json.dumps([first, second, third]))
+            finally:
+                cluster.shutdown()
+        """,
+        DASK_HTCDASKGATEWAY__PACKAGES__NODE_DIRECTORIES=json.dumps([str(shared)]),
+    )
+    first, second, third = told
+    assert first["prefix"].startswith(f"{shared}/htcdask-")
+    assert {seen["prefix"] for seen in told} == {first["prefix"]}
+    assert "none" not in first["files"]
+    assert "none" in second["files"]
+    assert [seen["NumShadowStarts"] for seen in told] == [1, 1, 2]
+    # It ended with a code of its own, which is no failure, and the next start brought them.
+    assert (third["ExitCode"], third.get("NumHolds", 0)) == (76, 0)
+    assert "none" not in third["files"]
+
+
+def test_an_edit_during_work_reaches_all_processes_of_a_job_and_their_nannies_and_no_result_is_lost(notebook):
+    told = notebook.run(
+        """
+        import json, os
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def version(*_):
+            import beside
+            return beside.VERSION
+
+        def made(number, place):
+            with open(place, "a") as file:
+                file.write(f"{number} ")
+            return number
+
+        def slow(number, place, go):
+            import os, time
+            with open(place, "a") as file:
+                file.write(f"{number} ")
+            while not os.path.exists(go):
+                time.sleep(0.05)
+            return number
+
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(
+                packages="notebook", cpus=2, processes=2, nanny=True, memory="1GB", death_timeout="120s"
+            )
+            try:
+                cluster.scale(2)
+                cluster.wait_for_workers(2, timeout=100)
+                client = cluster.get_client()
+                kept = client.map(made, range(20), place=os.path.abspath("made"))
+                client.gather(kept)
+                begun = client.map(slow, range(2), place=os.path.abspath("begun"), go=os.path.abspath("go"))
+                while not Path("begun").exists() or len(Path("begun").read_text().split()) < 2:
+                    pass
+                Path("beside.py").write_text("VERSION = 2\\n")
+                synced = cluster.sync_packages()
+                Path("go").touch()
+                print(json.dumps({
+                    "workers": synced.workers, "versions": list(client.run(version).values()),
+                    "kept": client.gather(kept) == list(range(20)), "made": len(Path("made").read_text().split()),
+                    "begun": client.gather(begun), "jobs": len(cluster.jobs()),
+                }))
+            finally:
+                cluster.shutdown()
+        """
+    )
+    assert told["workers"] == 2
+    assert told["versions"] == [2, 2]
+    # What had been computed was handed over, and what ran at that moment has run again.
+    assert (told["kept"], told["made"]) == (True, 20)
+    assert told["begun"] == [0, 1]
+    assert told["jobs"] == 1

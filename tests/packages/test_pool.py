@@ -1,0 +1,73 @@
+"""What of the pool's machines is known before anything is submitted."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+
+import pytest
+
+from htcdaskgateway.condor.machines import systems
+from htcdaskgateway.condor.schedd import Condor
+from htcdaskgateway.errors import CondorError, PackagesError
+from htcdaskgateway.packages import nodes, packing
+from htcdaskgateway.packages.packing import Packed
+
+
+def needs(glibc=17, machine=None):
+    return Packed(
+        key="k", base="k", local="l", archives={}, checksums={}, glibc=glibc, machine=machine or platform.machine(),
+        version="3.12", size=1, certificates="",
+    )  # fmt: skip
+
+
+def matching(packed):
+    """Return the slots that fit the requirement of the job."""
+    of_slot = nodes.requirements(packed).replace("TARGET.", "")
+    asked = Condor().checked("condor_status", "-const", of_slot, "-af", "Name", failing="no answer")
+    return asyncio.run(asked).stdout.split()
+
+
+def test_a_pool_with_an_older_glibc_is_told_before_anything_is_submitted_and_both_numbers_with_the_way_out(pool):
+    ((_, system), *_) = asyncio.run(systems(Condor()))
+    if system not in nodes.GLIBC_OF:
+        pytest.skip(f"which glibc {system} has is not known to the package")
+    with pytest.raises(PackagesError) as caught:
+        asyncio.run(nodes.check(Condor(), needs(glibc=99)))
+    said = str(caught.value)
+    assert "glibc 2.99" in said
+    assert f"2.{nodes.GLIBC_OF[system]} ({system})" in said
+    assert "uv venv --managed-python" in said
+    assert "container_image" in said
+    assert matching(needs(glibc=99)) == []
+
+
+def test_a_pool_of_another_architecture_is_told_before_anything_is_submitted(pool):
+    with pytest.raises(PackagesError, match=r"architecture of the packages, riscv64: there are"):
+        asyncio.run(nodes.check(Condor(), needs(machine="riscv64")))
+    assert matching(needs(machine="riscv64")) == []
+
+
+def test_what_the_pool_can_run_passes_and_so_do_systems_that_are_not_known(pool, monkeypatch):
+    asyncio.run(nodes.check(Condor(), needs()))
+    assert matching(needs())
+    monkeypatch.setattr(nodes, "GLIBC_OF", {})
+    asyncio.run(nodes.check(Condor(), needs(glibc=99)))
+    assert matching(needs(glibc=99))
+
+
+def test_no_scheduler_is_started_for_packages_that_no_machine_can_run(gateway, monkeypatch):
+    monkeypatch.setattr(packing, "pack", lambda packages: needs(glibc=99))
+    monkeypatch.setattr(nodes, "GLIBC_OF", {system: 1 for _, system in asyncio.run(systems(Condor()))})
+    with pytest.raises(PackagesError, match="the packages need glibc"):
+        gateway.new_cluster(packages="notebook")
+    assert gateway.list_clusters() == []
+
+
+def test_a_pool_that_does_not_answer_is_no_reason_not_to_begin(pool, caplog):
+    class Silent(Condor):
+        async def checked(self, *args, **kwargs):
+            raise CondorError("the collector does not answer")
+
+    asyncio.run(nodes.check(Silent(), needs(glibc=99)))
+    assert "the collector does not answer" in caplog.text

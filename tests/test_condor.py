@@ -60,7 +60,7 @@ def test_the_environment_variable_is_taken_at_its_word(fake_tools, tmp_path, mon
 
 def test_a_tool_that_is_missing_from_there_is_named(fake_tools):
     (fake_tools.directory / "condor_rm").unlink()
-    with pytest.raises(errors.CondorNotFoundError, match="condor_rm is not there"):
+    with pytest.raises(errors.CondorNotFoundError, match="there is no condor_rm"):
         find_bin_dir()
 
 

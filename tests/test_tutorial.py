@@ -26,8 +26,8 @@ def printed(notebook: Any) -> str:
 SHOWN = (
     "workers joined 2/2",
     "328350",
-    "can never run in this pool",
-    "is held: its Dask worker failed again and again",
+    "cannot run in this pool",
+    "is held: its Dask worker failed three times",
     "/opt/no-such-env/bin/python: not found",
 )
 

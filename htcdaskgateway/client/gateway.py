@@ -276,7 +276,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         bounds = Bounds.of(minimum, maximum) if active else None
         if check_worker_type(worker_type) == GATEWAY:
             if settings:
-                raise ConfigError(f"the server adapts its own workers; it takes no {', '.join(sorted(settings))}")
+                raise ConfigError(f"worker_type='gateway' takes no {', '.join(sorted(settings))}")
             limits = bounds.for_server() if bounds else (None, None)
             await super()._adapt_cluster(cluster_name, *limits, active=active)
             return bounds

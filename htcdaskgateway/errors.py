@@ -31,6 +31,10 @@ class ConfigError(HTCDaskGatewayError, ValueError):
     """A value that a user or a configuration file gave cannot be used."""
 
 
+class KeywordError(ConfigError, TypeError):
+    """There is no such keyword."""
+
+
 class TemplateError(HTCDaskGatewayError):
     """A template of the job or its script cannot be read or rendered."""
 

@@ -127,6 +127,23 @@ def test_an_option_that_the_server_does_not_know(gateway, nothing_happens):
         gateway.new_cluster(colour="red")
 
 
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("cores", "cpus="),
+        ("mem", "memory="),
+        ("n_workers", r"scale\(n\)"),
+        ("queue", "requirements="),
+        ("walltime", "allowed_execute_duration"),
+        ("local_directory", "scratch directory"),
+        ("contaner_image", "container_image="),
+    ],
+)
+def test_a_word_of_dask_jobqueue_is_told_with_ours(gateway, nothing_happens, word, right):
+    with pytest.raises(errors.KeywordError, match=f"in place of {word}= use .*{right}"):
+        gateway.new_cluster(**{word: "1"})
+
+
 def test_a_submit_that_htcondor_refuses_is_told_in_full(new_cluster, pool):
     cluster = new_cluster(requirements="(((")
     with pytest.raises(errors.CondorError) as caught:

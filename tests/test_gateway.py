@@ -327,7 +327,7 @@ def test_the_worker_can_be_changed_on_connecting(gateway, standing):
     with gateway.connect(standing.name, memory="768MB") as cluster:
         assert cluster.spec.memory_mib == 768
         assert cluster.spec.cpus == standing.spec.cpus
-    with pytest.raises(TypeError, match="unknown worker option 'colour'"):
+    with pytest.raises(TypeError, match="A worker has no option 'colour'"):
         gateway.connect(standing.name, colour="red")
 
 

@@ -42,7 +42,9 @@ def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
         raise ConfigError(_no_such(unknown[0], amounts[unknown[0]]))
     given = {name: value for name, value in {"n": n, **amounts}.items() if value is not None}
     if not given:
-        raise ConfigError("scale(): give a whole number of workers, 0 or more, or one of " + ", ".join(_AMOUNTS))
+        raise ConfigError(
+            "scale(None): give a whole number of workers, 0 or more, or one of " + ", ".join(_AMOUNTS)
+        )
     if len(given) > 1:
         found = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise ConfigError(f"scale() takes one of n, {', '.join(_AMOUNTS)}; here {found}")

@@ -119,7 +119,5 @@ class _Watch:
         self._warned = True
         asked = f"adapt() makes {adaptive['maximum']} at most" if adaptive else f"there are {len(jobs)} worker jobs"
         workers = "1 worker" if self.n == 1 else f"{self.n} workers"
-        warn(
-            f"You wait for {workers}, but {asked}. Call scale({self.n}). Jobs: {jobs.summary()}.",
-            GatewayWarning,
-        )
+        n = missing * self.fleet.staging.spec.processes
+        warn(f"You wait for {workers}, but {asked}. Call scale({n}). Jobs: {jobs.summary()}.", GatewayWarning)

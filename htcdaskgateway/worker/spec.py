@@ -10,6 +10,7 @@ from typing import Any
 from .. import config
 from ..errors import ConfigError
 from . import checks, fermilab, own_python, sites
+from .keywords import check_known
 from .units import KIB, MIB, format_bytes, parse_amount
 
 
@@ -152,15 +153,11 @@ class WorkerSpec:
         ------
         ConfigError
             A value cannot be used; the message names it.
-        TypeError
-            There is no such keyword.
+        KeywordError
+            There is no such keyword. It is a `TypeError`, too.
         """
         keywords = fermilab.translated(keywords)
-        unknown = keywords.keys() - KEYWORDS
-        if unknown:
-            raise TypeError(
-                f"unknown worker option {sorted(unknown)[0]!r}; there are {', '.join(sorted(KEYWORDS))}"
-            )
+        check_known(keywords, KEYWORDS)
         values = {
             name: check(
                 keywords[name] if name in keywords else config.get(f"worker.{name.replace('_', '-')}"), name

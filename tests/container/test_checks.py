@@ -123,7 +123,7 @@ def test_a_pool_that_shows_no_slot_or_does_not_answer_passes(
     (fake_tools.directory / "condor_status").unlink()
     slots("/x/a.sif")
     assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "whether the pool's slots have containers is not known"
+        "Cannot tell whether the pool's slots run containers"
     ] * 3
 
 

@@ -84,7 +84,7 @@ def test_staging_directory_that_is_removed_is_a_clear_error_and_harms_no_worker(
         away = moved.with_name("away")
         moved.rename(away)
         before_calls = submits(tool_calls)
-        with pytest.raises(StagingError, match=rf"{moved}/.* is gone; .*connect\('{cluster.name}'\)"):
+        with pytest.raises(StagingError, match=rf"{moved}/.* is gone. .*connect\('{cluster.name}'\)"):
             cluster.scale(2)
         assert submits(tool_calls) == before_calls
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3

@@ -11,7 +11,10 @@ import dask
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway.condor.analysis import Analysis
+from htcdaskgateway.condor.jobs import WorkerJob
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
+from htcdaskgateway.fleet.advice import describe
 from htcdaskgateway.fleet.explain import held
 from htcdaskgateway.fleet.findings import Explanation
 from htcdaskgateway.worker.spec import WorkerSpec
@@ -91,7 +94,7 @@ def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> No
     told = explained(cluster, "is held")
     assert "has no input file" in str(told)
     assert "worker_preload.py" in str(told)
-    assert "the staging directory must stay as it is" in str(told)
+    assert "Keep the staging directory while the cluster lives" in str(told)
     assert told.hopeless
     assert told.stuck == 1
     given_up(cluster, 1, "has no input file", "worker_preload.py")
@@ -104,7 +107,7 @@ def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> Non
     shutil.rmtree(directory)
     pool.run("condor_qedit", "-constraint", cluster.fleet.constraint, "Requirements", "true")
     told = explained(cluster, "is held")
-    assert "misses" in str(told)
+    assert "has no working directory" in str(told)
     assert "HTCDASK_STAGEDIR" in str(told) or "the staging directory" in str(told)
     assert told.hopeless
 
@@ -201,7 +204,9 @@ def test_a_python_that_is_not_on_the_execute_node(new_cluster: Callable[..., Any
     cluster.scale(1)
     told = explained(cluster, "is held")
     assert "its worker's Python is not on that machine" in str(told)
-    assert all(remedy in str(told) for remedy in ("python=…", "container_image=…", "file system that they share"))
+    assert all(
+        remedy in str(told) for remedy in ("python=…", "container_image=…", "file system that the nodes share")
+    )
     # Whoever looks with condor_q alone reads it, too.
     reason = cluster.jobs()[0].hold_reason
     assert "its Python, /no where/bin/python, is not there" in reason
@@ -306,3 +311,12 @@ def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
     findings = held(jobs, WorkerSpec.from_keywords())
     assert "waits for its input" in str(findings[0])
     assert not Explanation(jobs, findings).hopeless
+
+
+def test_a_kind_of_gpu_that_no_machine_has() -> None:
+    condition = "countMatches(MY.RequireGPUs,TARGET.AvailableGPUs) >= RequestGPUs"
+    said = Analysis(((0, condition),), machines=2, rejected=2, refusing=0, values={})
+    job = WorkerJob.from_ad({"ClusterId": 1, "ProcId": 0, "JobStatus": 1, "EnteredCurrentStatus": 1})
+    found = describe((job,), said)
+    assert "no machine has that many GPUs of that kind" in found.what
+    assert found.keyword == "gpus=…"

@@ -27,8 +27,10 @@ SHOWN = (
     "workers joined 2/2",
     "328350",
     "cannot run in this pool",
-    "is held: its Dask worker failed three times",
-    "/opt/no-such-env/bin/python: not found",
+    "is held: its worker's Python is not on that machine",
+    ": /opt/no-such-env/bin/python\n",
+    "At most 2 asked for, 2 running, 2 joined",
+    "not run long enough for a proposal",
 )
 
 

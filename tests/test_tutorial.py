@@ -29,7 +29,7 @@ SHOWN = (
     "cannot run in this pool",
     "is held: its worker's Python is not on that machine",
     ": /opt/no-such-env/bin/python\n",
-    "At most 2 asked for, 2 running, 2 joined",
+    "3 job(s) in ",
     "not run long enough for a proposal",
 )
 

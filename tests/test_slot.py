@@ -262,7 +262,7 @@ def test_arguments_of_dask_worker_and_of_its_preload_are_taken():
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        ({}, "or give one of jobs, cores, memory"),
+        ({}, "or one of jobs, cores, memory"),
         ({"n": 1, "jobs": 1}, "here n=1, jobs=1"),
         ({"cores": -1}, "cores"),
         ({"memory": "much"}, "not an amount"),

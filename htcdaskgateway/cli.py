@@ -27,8 +27,8 @@ from .worker.spec import WorkerSpec
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with `htcdaskgateway list`: it shows the NAMEs that the other commands want; its first "
-    "letters are enough. `htcdaskgateway COMMAND --help` tells more of each.",
+    epilog="Begin with `htcdaskgateway list`: it shows the NAMEs for the other commands; the first letters "
+    "are enough. `htcdaskgateway COMMAND --help` explains each.",
 )
 @click.version_option(__version__)
 @click.option(
@@ -38,9 +38,9 @@ from .worker.spec import WorkerSpec
 def main(ctx: click.Context, address: str | None) -> None:
     """See, scale and stop your Dask clusters of HTCondor workers.
 
-    The gateway server, your login and the HTCondor pool are those that a notebook would use: dask's configuration
-    (DASK_GATEWAY__ADDRESS, DASK_GATEWAY_PASSWORD, ...), a .env file, CONDOR_BIN_DIR and HTCDASK_STAGEDIR. Whatever
-    a notebook or another machine has started, this sees it and can stop it.
+    It uses the same gateway server, login and HTCondor pool as a notebook: dask's configuration
+    (DASK_GATEWAY__ADDRESS, DASK_GATEWAY_PASSWORD, ...), a .env file, CONDOR_BIN_DIR and HTCDASK_STAGEDIR. It sees
+    and stops what a notebook or another machine has started.
     """
     ctx.obj = address
 
@@ -112,8 +112,8 @@ def _perhaps_gone(address: str | None, name: str) -> Iterator[tuple[str, Any]]:
 def list_(address: str | None) -> None:
     """List your clusters, with how many of their jobs run, wait and are held.
 
-    A cluster that is "gone" has jobs in HTCondor's queue and is not known to the gateway server any more: `stop`
-    removes its jobs.
+    A cluster that is "gone" still has jobs in HTCondor's queue, but the gateway server does not know it any more:
+    `stop` removes its jobs.
     """
     with _gateway(address) as gateway:
         reports = gateway.list_clusters()
@@ -126,7 +126,7 @@ def list_(address: str | None) -> None:
     for name in sorted(jobs.keys() - known):
         _show(f"{name}  gone  {jobs[name].summary()}")
     if not known and not jobs:
-        click.echo("you have no clusters", err=True)
+        click.echo("You have no clusters.", err=True)
 
 
 @main.command()
@@ -136,8 +136,8 @@ def list_(address: str | None) -> None:
 def jobs(address: str | None, name: str, explain: bool) -> None:
     """Show the worker jobs of the cluster NAME as a table.
 
-    A job is idle (it waits in the queue), running, or held (something is wrong: the last column says what). With
-    --explain HTCondor is asked why idle jobs wait, too; that takes a few seconds in a large pool.
+    A job is idle (it waits in the queue), running, or held (something is wrong: the last column says what).
+    --explain also asks HTCondor why idle jobs wait, which takes a few seconds in a large pool.
     """
     if explain:
         with _cluster(address, name) as cluster:
@@ -158,8 +158,8 @@ def logs(address: str | None, name: str, workers: tuple[str, ...]) -> None:
     """Print what the workers of the cluster NAME wrote.
 
     Give the names of workers (htcondor-16.0-1) or the ids of jobs (16.0, as `jobs` shows them) for those alone.
-    Of a running worker the end of its output is fetched from its machine. Of a cluster that has ended, the output
-    that came back to this machine is printed.
+    From a running worker it fetches the end of the output. After a cluster has ended, it prints the output that
+    came back.
     """
     with _perhaps_gone(address, name) as (found, cluster):
         if cluster is None:
@@ -194,10 +194,10 @@ def _is_of(worker: str, asked: str) -> bool:
 @click.argument("n")
 @click.pass_obj
 def scale(address: str | None, name: str, n: str) -> None:
-    """Bring the cluster NAME to N workers.
+    """Scale the cluster NAME to N workers.
 
-    More workers are submitted as HTCondor jobs; of too many, those that wait go first, then those whose results
-    are moved most easily. 0 keeps the cluster and removes all its workers.
+    Jobs that wait leave first, then the workers whose results move most easily. 0 removes all workers and keeps
+    the cluster.
     """
     count = number(n)
     with _cluster(address, name) as cluster:

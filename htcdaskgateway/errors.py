@@ -10,7 +10,7 @@ from .plain import plain
 
 
 class HTCDaskGatewayError(Exception):
-    """What every error of this package is.
+    """The base of all errors of this package.
 
     In a notebook it shows its type and message; ``%tb Plain`` or ``%tb Verbose`` then shows the whole traceback.
     """
@@ -31,6 +31,10 @@ class ConfigError(HTCDaskGatewayError, ValueError):
     """A value that a user or a configuration file gave cannot be used."""
 
 
+class KeywordError(ConfigError, TypeError):
+    """There is no such keyword."""
+
+
 class TemplateError(HTCDaskGatewayError):
     """A template of the job or its script cannot be read or rendered."""
 
@@ -48,7 +52,7 @@ class ClusterEndedError(SchedulerError):
 
 
 class ContainerError(HTCDaskGatewayError):
-    """No worker could run in the container image that was asked for."""
+    """No worker can run in this container image."""
 
 
 class PackagesError(HTCDaskGatewayError):
@@ -56,11 +60,11 @@ class PackagesError(HTCDaskGatewayError):
 
 
 class WaitError(HTCDaskGatewayError):
-    """The workers that were waited for will not come."""
+    """The workers will not come."""
 
 
 class WaitTimeoutError(WaitError, asyncio.TimeoutError):
-    """The workers that were waited for have not come in time; a `dask.distributed.TimeoutError`."""
+    """The workers have not come in time; a `dask.distributed.TimeoutError`."""
 
 
 class CondorError(HTCDaskGatewayError):
@@ -123,7 +127,7 @@ class CondorError(HTCDaskGatewayError):
 
 
 class CondorNotFoundError(CondorError):
-    """HTCondor's command line tools are not where they were looked for."""
+    """HTCondor's command line tools were not found."""
 
     hint = (
         "install HTCondor's tools (conda: `conda install -c conda-forge htcondor`), or set CONDOR_BIN_DIR "
@@ -138,7 +142,7 @@ class CondorConfigError(CondorError):
 
 
 class CondorAuthenticationError(CondorError):
-    """The schedd does not know who is asking."""
+    """The schedd does not know you."""
 
     hint = "fetch a new token: run `setup_condor` in a terminal (`setup_condor --check` says what is wrong)"
 
@@ -148,12 +152,12 @@ class CondorUnreachableError(CondorError):
 
     hint = (
         "is the schedd running and its host reachable? An expired token can look like this too: "
-        "`setup_condor --check` tells which"
+        "`setup_condor --check` says which it is"
     )
 
 
 class CondorTimeoutError(CondorError):
-    """A program of HTCondor did not end within its time limit."""
+    """A tool of HTCondor took longer than its time limit."""
 
     hint = (
         "the schedd may be overloaded or hung; try again later, or raise `htcdaskgateway.condor.timeout`. "

@@ -19,7 +19,7 @@ def private_directory(path: Path) -> None:
         path.mkdir(mode=0o700)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise NotOwnError(f"{path} is not a directory of yours")
+        raise NotOwnError(f"{path} does not belong to you")
     if stat.S_IMODE(found.st_mode) != 0o700:
         path.chmod(0o700)
 

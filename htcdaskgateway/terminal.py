@@ -48,7 +48,7 @@ def words(error: BaseException, address: str | None) -> str:
         return f"no gateway server is configured; {_CONFIGURE}"
     if isinstance(error, aiohttp.InvalidURL):
         return f"{where!r} is not the address of a gateway server; {_CONFIGURE}"
-    return plain(str(error)) or f"{type(error).__name__}: no answer"
+    return plain(str(error)) or f"The gateway does not answer ({where})."
 
 
 def meant(name: str, names: Iterable[str]) -> str:
@@ -64,7 +64,7 @@ def meant(name: str, names: Iterable[str]) -> str:
         raise click.ClickException(
             f"{name!r} begins the names of {len(found)} clusters ({shown}); write more of it"
         )
-    raise click.ClickException(f"you have no cluster {name!r}; `htcdaskgateway list` shows those there are")
+    raise click.ClickException(f"You have no cluster {name!r}. `htcdaskgateway list` shows your clusters.")
 
 
 def staged() -> list[str]:

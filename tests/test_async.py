@@ -147,7 +147,7 @@ def test_bad_input_is_told_where_it_is_awaited(system, tool_calls):
                 await gateway.connect("nowhere")
             async with gateway.new_cluster(**NOWHERE) as cluster:
                 for wrong in (-1, "3", 1.5, True, None):
-                    with pytest.raises(ConfigError, match="whole number of at least 0"):
+                    with pytest.raises(ConfigError, match="whole number of"):
                         await cluster.scale(wrong)
                 assert tool_calls.calls_of("condor_submit") == []
 

@@ -112,7 +112,7 @@ class TestBeforeAnythingIsAsked:
 def test_a_number_of_workers_that_is_none(new_cluster, tool_calls, pool):
     cluster = new_cluster()
     for wrong in (-1, "3", 1.5, None, True, float("nan")):
-        with pytest.raises(errors.ConfigError, match=r"scale\(.*whole number of at least 0") as caught:
+        with pytest.raises(errors.ConfigError, match=r"scale\(.*whole number of") as caught:
             cluster.scale(wrong)
         assert repr(wrong) in str(caught.value)
         with pytest.raises(errors.ConfigError):
@@ -125,6 +125,23 @@ def test_an_option_that_the_server_does_not_know(gateway, nothing_happens):
     """What is not a worker's goes to the server, which answers."""
     with pytest.raises(ValueError, match="colour"):
         gateway.new_cluster(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("cores", "cpus="),
+        ("mem", "memory="),
+        ("n_workers", r"scale\(n\)"),
+        ("queue", "requirements="),
+        ("walltime", "allowed_execute_duration"),
+        ("local_directory", "scratch directory"),
+        ("contaner_image", "container_image="),
+    ],
+)
+def test_a_word_of_dask_jobqueue_is_told_with_ours(gateway, nothing_happens, word, right):
+    with pytest.raises(errors.KeywordError, match=f"in place of {word}= use .*{right}"):
+        gateway.new_cluster(**{word: "1"})
 
 
 def test_a_submit_that_htcondor_refuses_is_told_in_full(new_cluster, pool):
@@ -159,7 +176,7 @@ def test_a_staging_directory_of_somebody_else_stops_the_cluster_again(gateway, s
         return name
 
     monkeypatch.setattr(type(gateway), "_submit", squat)
-    with pytest.raises(errors.StagingError, match="not a directory of yours"):
+    with pytest.raises(errors.StagingError, match="does not belong to you"):
         gateway.new_cluster()
     assert {report.name for report in gateway.list_clusters()} == before
 

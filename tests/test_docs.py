@@ -237,20 +237,28 @@ def test_the_first_screen_of_the_readme_has_the_two_commands() -> None:
 @pytest.mark.core
 @pytest.mark.timeout(120)
 @pytest.mark.long
-def test_the_script_of_the_local_system_page_runs(
-    system: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("docs/local-system.md", ["6\n"]),
+        ("README.md", ["6\n", "Cannot get 1 worker", "/no/such/python", "What to do:", "joined"]),
+    ],
+)
+def test_the_script_of_a_whole_system_runs(
+    page: str, shown: list[str], system: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    script = next(block for block in blocks(TOP / "docs" / "local-system.md", "python") if "__main__" in block)
+    script = next(block for block in blocks(TOP / page, "python") if "__main__" in block)
     # The pool of the other tests serves here too, so that no second one is started.
     monkeypatch.setattr(
         "htcdaskgateway.local.LocalSystem.__init__.__kwdefaults__", {"pool": system.pool, "server": system.server}
     )
-    exec(compile(script, "local-system.md", "exec"), {"__name__": "__main__"})
-    assert "6" in capfd.readouterr().out.split()
+    exec(compile(script, page, "exec"), {"__name__": "__main__"})
+    printed = capfd.readouterr().out
+    assert [text for text in shown if text not in printed] == []
 
 
 def test_the_readmes_cells_run_with_other_numbers_only(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = blocks(README, "python")
+    cells = [block for block in blocks(README, "python") if "LocalSystem" not in block]
     assert "cluster.shutdown()" in cells[-1]
     for there, here in (
         ('"https://dask.example.org"', repr(system.address)),

@@ -170,7 +170,7 @@ def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_
 
 
 @pytest.mark.core
-@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
 def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     cluster = new_cluster(requirements="TARGET.Cpus >= 1")
     cluster.scale(1)

@@ -154,7 +154,7 @@ def test_adaptive_scaling_counts_workers(new_cluster, pool):
         wait_until(lambda: not pool.jobs(cluster.name), what="the workers leave")
 
 
-@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
 @pytest.mark.parametrize("nanny", [False, True], ids=["without nanny", "nanny"])
 @pytest.mark.long
 def test_a_worker_that_dies_does_not_cost_the_work_of_the_others(new_cluster, pool, nanny):
@@ -262,7 +262,7 @@ def test_arguments_of_dask_worker_and_of_its_preload_are_taken():
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        ({}, "or give one of jobs, cores, memory"),
+        ({}, "or one of jobs, cores, memory"),
         ({"n": 1, "jobs": 1}, "here n=1, jobs=1"),
         ({"cores": -1}, "cores"),
         ({"memory": "much"}, "not an amount"),
@@ -404,7 +404,7 @@ def test_nanny_plugins_reach_workers_that_have_a_nanny(new_cluster, tmp_path):
         assert client.submit(look, pure=False).result(60) == ("along", 42)
 
 
-@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
 @pytest.mark.long
 def test_restarts_and_evictions_are_no_failures(cluster, pool):
     with with_workers(cluster, 1) as client:

@@ -88,8 +88,12 @@ def test_whole_numbers_of_a_yaml_file_are_taken_as_such():
 
 
 def test_an_unknown_keyword_is_told_with_those_that_exist():
-    with pytest.raises(TypeError, match=r"unknown worker option 'cpu'.*cpus"):
-        WorkerSpec.from_keywords(cpu=3)
+    with pytest.raises(TypeError, match=r"A worker has no option 'colour'; it has .*cpus"):
+        WorkerSpec.from_keywords(colour="red")
+    with pytest.raises(ConfigError, match=r"A worker has no option 'cores'; use cpus="):
+        WorkerSpec.from_keywords(cores=3)
+    with pytest.raises(ConfigError, match=r"A worker has no option 'procesess'; use processes="):
+        WorkerSpec.from_keywords(procesess=3)
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,11 @@ def printed(notebook: Any) -> str:
 SHOWN = (
     "workers joined 2/2",
     "328350",
-    "can never run in this pool",
-    "is held: its Dask worker failed again and again",
-    "/opt/no-such-env/bin/python: not found",
+    "cannot run in this pool",
+    "is held: its worker's Python is not on that machine",
+    ": /opt/no-such-env/bin/python\n",
+    "3 job(s) in ",
+    "not run long enough for a proposal",
 )
 
 

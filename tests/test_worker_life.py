@@ -119,7 +119,7 @@ def test_a_worker_that_has_lost_its_connection_comes_back(one, pool, system):
         assert JobId.of_worker(after) == JobId.of_worker(before)
 
 
-@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
 @pytest.mark.parametrize(
     ("end", "told", "subcode"),
     [("exit 3", "the last time with exit code 3", 3), ("kill -9 $$", "the last time with signal 9", 128)],

@@ -15,17 +15,17 @@ class WorkerCalls(WorkerReports):
     """What a user asks of a cluster's workers; goes before dask-gateway's class among the bases of its own."""
 
     def scale(self, n: int | None = None, worker_type: str = "htcondor", **kwargs: Any) -> Any:
-        """Bring the cluster to `n` workers.
+        """Scale the cluster to `n` workers.
 
-        Jobs that wait in the queue or are held count as workers that have been asked for. Scaling down removes
+        Jobs that wait in the queue or are held count. Scaling down removes
         those first, then the workers that the scheduler finds cheapest, after their results have moved. Adaptive
         scaling of that kind of workers ends.
 
         Parameters
         ----------
         n : int
-            The number of workers, at least 0. Asking for the same number again changes nothing. Where a job has
-            several workers (``processes``), it is rounded up to whole jobs.
+            The number of workers, at least 0. Asking for the same number again changes nothing. With
+            ``processes``, it is rounded up to whole jobs.
         worker_type : str, optional
             ``"htcondor"`` for HTCondor's workers, ``"gateway"`` for those that the gateway server starts itself
             beside them. One kind is scaled without touching the other.
@@ -45,7 +45,7 @@ class WorkerCalls(WorkerReports):
     async def _scale(self, n: int | None = None, worker_type: str = "htcondor", **amounts: Any) -> None:
         if check_worker_type(worker_type) == GATEWAY:
             if amounts:
-                raise ConfigError(f"scale(): workers of the gateway server are not counted in {', '.join(amounts)}")
+                raise ConfigError(f"scale(): count the gateway's workers with n, not with {', '.join(amounts)}")
             await self.gateway._scale_cluster(self.name, check_count(n), worker_type=GATEWAY)
             return
         count = jobs_of(self.spec, n, **amounts)
@@ -117,7 +117,7 @@ class WorkerCalls(WorkerReports):
             raise
 
     def wait_for_workers(self, n: int, timeout: float | str | None = None) -> Any:
-        """Wait until the cluster has `n` workers, and show how it goes meanwhile.
+        """Wait until the cluster has `n` workers, and show the progress.
 
         ``client.wait_for_workers(n)`` does the same.
 

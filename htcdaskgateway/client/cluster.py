@@ -44,7 +44,7 @@ class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ig
     Raises
     ------
     ConfigError, ContainerError, CondorNotFoundError, StagingError, TemplateError
-        Something that the workers need is not right; raised before the server is asked for anything.
+        Something that the workers need is wrong. Raised before the server is asked for anything.
     CondorError, SchedulerError
         By any method: the schedd cannot be asked; the cluster has ended, or its scheduler does not answer.
     """
@@ -144,8 +144,8 @@ class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ig
         Parameters
         ----------
         shutdown : bool, optional
-            True: remove all worker jobs, whoever has submitted them, stop the scheduler and remove the
-            credentials. False: leave all that as it is for who connects next. Default: ``shutdown_on_close``.
+            True: remove all worker jobs, whichever client submitted them, stop the scheduler and remove the
+            credentials. False: leave everything as it is, for the next client. Default: ``shutdown_on_close``.
 
         Raises
         ------

@@ -23,6 +23,15 @@ _REPORT_TIMEOUT = 10.0
 _UNREACHABLE = (aiohttp.ClientError, OSError, asyncio.TimeoutError, GatewayClusterError, GatewayServerError)
 
 
+def no_fleet(cluster_name: str | None, status: str) -> str:
+    """Return in words why a cluster has no jobs to ask for."""
+    if status in ("closing", "closed"):
+        return (
+            f"The cluster {cluster_name} is closed. Make a new one, or connect to one of gateway.list_clusters()."
+        )
+    return f"The cluster {cluster_name or ''} is {status}."
+
+
 async def why_ended(gateway: Any, cluster_name: str) -> str | None:
     """Return in words why a cluster has ended, as far as the server tells; None if it has not, or who knows."""
     try:

@@ -17,7 +17,8 @@ from .. import config
 from ..condor.schedd import Condor
 from ..errors import ConfigError
 from ..fleet.queue import remove_jobs
-from ..worker.spec import UNDERSTOOD, WorkerSpec
+from ..worker.keywords import hints
+from ..worker.spec import KEYWORDS, UNDERSTOOD, WorkerSpec
 from ..worker.staging import check_cluster_name, remove_credentials
 from .carrying_on import all_or_nothing
 from .ending import announce_end, why_ended
@@ -34,7 +35,7 @@ CONNECTION = frozenset(["address", "proxy_address", "public_address", "auth", "a
 def check_worker_type(worker_type: str) -> str:
     """Return `worker_type` if it is a kind of workers: ``"htcondor"`` or ``"gateway"``."""
     if worker_type not in (HTCONDOR, GATEWAY):
-        raise ConfigError(f"worker_type={worker_type!r}: it is {HTCONDOR!r} or {GATEWAY!r}")
+        raise ConfigError(f"worker_type={worker_type!r}: choose {HTCONDOR!r} or {GATEWAY!r}")
     return worker_type
 
 
@@ -130,8 +131,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
 
     async def _leave(self, cluster_name: str) -> None:
         """End adaptive scaling that `adapt_cluster` of this client has begun."""
-        cluster = self._adapted.pop(cluster_name, None)
-        if cluster is not None:
+        if (cluster := self._adapted.pop(cluster_name, None)) is not None:
             await cluster._stop_internal(shutdown=False)
 
     def _settings(self) -> dict[str, Any]:
@@ -162,8 +162,9 @@ class HTCGateway(Gateway):  # type: ignore[misc]
     async def _submit(self, cluster_options: Any = None, **kwargs: Any) -> str:
         worker = {name: kwargs.pop(name) for name in UNDERSTOOD & kwargs.keys()}
         WorkerSpec.from_keywords(**worker)
-        submitting = super()._submit(cluster_options=cluster_options, **kwargs)
-        name = await all_or_nothing(submitting, super()._stop_cluster, self._undoing)
+        with hints(kwargs, KEYWORDS):
+            submitting = super()._submit(cluster_options=cluster_options, **kwargs)
+            name = await all_or_nothing(submitting, super()._stop_cluster, self._undoing)
         # The server knows nothing of workers; connect() takes them from here.
         self._submitted[name] = worker
         return str(name)
@@ -276,7 +277,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
         bounds = Bounds.of(minimum, maximum) if active else None
         if check_worker_type(worker_type) == GATEWAY:
             if settings:
-                raise ConfigError(f"the server adapts its own workers; it takes no {', '.join(sorted(settings))}")
+                raise ConfigError(f"worker_type='gateway' takes no {', '.join(sorted(settings))}")
             limits = bounds.for_server() if bounds else (None, None)
             await super()._adapt_cluster(cluster_name, *limits, active=active)
             return bounds

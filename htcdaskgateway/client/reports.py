@@ -14,6 +14,7 @@ from ..fleet.session import Session
 from ..scheduler.versions import Versions
 from ..worker import staging
 from ..worker.spec import WorkerSpec
+from .ending import no_fleet
 from .gateway import HTCGateway
 
 if TYPE_CHECKING:  # loaded when asked for, lest the import of this package costs much beside dask-gateway's
@@ -42,7 +43,7 @@ class WorkerReports:
     def fleet(self) -> Fleet:
         """The cluster's worker jobs."""
         if self._session.fleet is None:
-            raise SchedulerError(f"the cluster {self.name or ''} is {self.status}")
+            raise SchedulerError(no_fleet(self.name, self.status))
         return self._session.fleet
 
     @property
@@ -79,7 +80,7 @@ class WorkerReports:
         return await explain(self.fleet)
 
     def logs(self, workers: Iterable[str] | str | None = None) -> Any:
-        """Return what the workers wrote, those that have ended and those that run.
+        """Return the output of the workers, those that run and those that have ended.
 
         Parameters
         ----------
@@ -160,7 +161,7 @@ class WorkerReports:
         return staging.job_script(self.name, self.spec)
 
     def check_versions(self) -> Any:
-        """Compare the versions that this process, the scheduler and the workers have.
+        """Compare the versions of this process, the scheduler and the workers.
 
         Done once by itself when the first worker has joined; what differs is then told as a warning.
 

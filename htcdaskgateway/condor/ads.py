@@ -24,7 +24,7 @@ def no_list(done: Completed) -> CondorError:
         command=done.command,
         returncode=done.returncode,
         stderr=(done.stderr + done.stdout)[-2000:],
-        hint=f"is {tool} a wrapper script of your site? Run the command by hand and look",
+        hint=f"Is {tool} a wrapper script of your site? Run the command and look at the output.",
     )
 
 

@@ -164,7 +164,7 @@ class Command:
         except BaseException as error:  # timed out or cancelled
             await _end(process)
             if isinstance(error, asyncio.TimeoutError):
-                raise CondorTimeoutError(f"{tool} did not end within {limit:g} s", command=command) from None
+                raise CondorTimeoutError(f"{tool} took longer than {limit:g} s", command=command) from None
             raise
         assert process.returncode is not None  # noqa: S101 - for the type checker: communicate() waited
         return Completed(command, process.returncode, stdout, stderr)
@@ -212,9 +212,7 @@ def _run_at_exit(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CondorTimeoutError(
-            f"{Path(command[0]).name} did not end within {limit:g} s", command=command
-        ) from None
+        raise CondorTimeoutError(f"{Path(command[0]).name} took longer than {limit:g} s", command=command) from None
     if take is not None:
         take(done.stdout)
     return Completed(command, done.returncode, done.stdout, done.stderr)

@@ -144,8 +144,8 @@ class WorkerJob(NamedTuple):
             return cls._from_ad(ad)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CondorError(
-                f"condor_q described a job in a way that cannot be read: {type(error).__name__}: {error}",
-                hint="is condor_q a wrapper script of your site? Run it with -json by hand and look",
+                f"Cannot read what condor_q says of a job: {type(error).__name__}: {error}",
+                hint="Is condor_q a wrapper script of your site? Run it with -json and look at the output.",
             ) from error
 
     @classmethod

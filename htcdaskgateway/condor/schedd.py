@@ -97,7 +97,7 @@ class Condor(Inspection):
         ranges = _TERSE.findall(done.stdout)
         if not ranges:
             raise CondorError(
-                "condor_submit answered something else than job ids, so that the jobs may or may not be queued",
+                "condor_submit did not answer with job ids. The jobs may or may not be in the queue.",
                 command=done.command,
                 returncode=done.returncode,
                 stderr=done.stderr + done.stdout,

@@ -35,7 +35,7 @@ def find_bin_dir() -> Path:
             directory = expand(named, source)
             missing = _missing_tools(directory)
             if missing:
-                raise CondorNotFoundError(f"{source} is {str(named)!r}, but {missing} is not there")
+                raise CondorNotFoundError(f"{source} is {str(named)!r}, but there is no {missing}")
             return directory
     environment = Path(sys.prefix) / "bin"
     if not _missing_tools(environment):
@@ -44,7 +44,7 @@ def find_bin_dir() -> Path:
     if found and not _missing_tools(Path(found).parent):
         return Path(found).parent
     raise CondorNotFoundError(
-        f"HTCondor's tools (condor_submit, condor_q, condor_rm) are neither in {environment} nor on PATH"
+        f"HTCondor's tools (condor_submit, condor_q, condor_rm) are not in {environment} and not on PATH"
     )
 
 

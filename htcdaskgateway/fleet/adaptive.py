@@ -55,7 +55,7 @@ class Bounds:
             bounds = cls(whole(low), high if unbounded else whole(high))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"{given}: numbers of workers are whole numbers of at least 0 (here {low!r} and {high!r})"
+                f"{given}: give whole numbers of workers, 0 or more, not {low!r} and {high!r}"
             ) from None
         if bounds.minimum > bounds.maximum:
             raise ConfigError(f"{given}: the minimum, {low}, is above the maximum, {high}")
@@ -75,7 +75,7 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
             try:
                 whole(value, least=1)
             except (TypeError, ValueError):
-                raise ConfigError(f"adapt(wait_count={value!r}): it is a whole number of at least 1") from None
+                raise ConfigError(f"adapt(wait_count={value!r}): give a whole number, 1 or more") from None
         else:
             raise ConfigError(f"adapt() has no {name!r}; it has interval, wait_count and target_duration")
     return settings
@@ -204,7 +204,7 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
             self.stop(reason="the cluster has ended")
         except HTCDaskGatewayError as error:
             if not self._pause:
-                logger.warning("adaptive scaling is interrupted and goes on trying: %s", error)
+                logger.warning("Adaptive scaling failed and tries again: %s", error)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) or config.seconds("condor.poll-interval")
             self._not_before = time.monotonic() + self._pause
         else:
@@ -229,7 +229,7 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
             if await self._is_noted():
                 await self._link.note(**{ADAPTIVE: None})
         except SchedulerError as error:
-            logger.info("the end of adaptive scaling could not be noted: %s", error)
+            logger.info("Could not note the end of adaptive scaling: %s", error)
 
     async def _is_noted(self) -> bool:
         """Tell whether this is still the one that adapts the cluster."""

@@ -10,14 +10,14 @@ from ..plain import printable
 from .findings import Finding
 
 AGAIN = "Then {other}."
-NEVER = "can never run in this pool"
-RELEASE = "Then {release} lets it go on."
+NEVER = "cannot run in this pool"
+RELEASE = "Then run {release} to let it go on."
 
 # HTCondor's manual, *HoldReasonCode*: code or (code, subcode) -> what it means, what to do. What stands in braces
 # is filled in: {release} and {anew} are calls, {other} those that connect with another keyword first.
 HOLDS: dict[int | tuple[int, int], tuple[str, str]] = {
-    1: ("was held by hand, by you or an administrator", "{release} lets it go on."),
-    3: ("was held by a policy of the job itself", "The reason above tells which; see job_extra_directives."),
+    1: ("was held by hand, by you or an administrator", "Run {release} to let it go on."),
+    3: ("was held by a policy of the job itself", "See the reason above, and job_extra_directives."),
     6: (
         "could not be started: its program cannot be executed on that machine",
         "With container_runtime='apptainer' or 'none', is everything there that job_script_prologue and the worker "
@@ -25,28 +25,28 @@ HOLDS: dict[int | tuple[int, int], tuple[str, str]] = {
     ),
     7: (
         "could not write its output",
-        f"Does the log directory exist, and has it room? See log_directory and HTCDASK_STAGEDIR. {RELEASE}",
+        f"Does the log directory exist? Has it room? See log_directory and HTCDASK_STAGEDIR. {RELEASE}",
     ),
     8: ("could not read its input", f"Is the staging directory still there? {RELEASE}"),
     12: (
         "could not send its output back",
-        f"Does the log directory exist, and has it room? See log_directory and HTCDASK_STAGEDIR. {RELEASE}",
+        f"Does the log directory exist? Has it room? See log_directory and HTCDASK_STAGEDIR. {RELEASE}",
     ),
     13: (
-        "misses an input file",
-        "The file that the reason names is gone, or HTCondor cannot read it: the staging directory "
-        "must stay as it is while the cluster lives, on a file system that the submit node sees "
-        f"(pass spool=True where it sees none). Connecting again writes the files again. {AGAIN}",
+        "has no input file",
+        "HTCondor cannot read the file that the reason names. Keep the staging directory while the cluster lives, "
+        "on a file system that the submit node sees. If there is none, pass spool=True. Connecting again writes "
+        f"the files again. {AGAIN}",
     ),
     14: (
-        "misses its directory",
+        "has no working directory",
         "The staging directory is gone, or the submit node does not see it: set HTCDASK_STAGEDIR to a directory "
         f"on a shared file system, or pass spool=True. Connecting again writes the files again. {AGAIN}",
     ),
-    15: ("was submitted on hold", "{release} lets it go on."),
-    21: ("was held by the machine it ran on", "The reason above is that machine's policy; ask its administrators."),
-    22: ("could not write its event log", f"Does the log directory exist, and has it room? {RELEASE}"),
-    26: ("was held by a policy of the pool", "The reason above tells which; its administrators know more."),
+    15: ("was submitted on hold", "Run {release} to let it go on."),
+    21: ("was held by the machine it ran on", "See the reason above; ask the machine's administrators."),
+    22: ("could not write its event log", f"Does the log directory exist? Has it room? {RELEASE}"),
+    26: ("was held by a policy of the pool", "See the reason above; ask the pool's administrators."),
     34: ("used more of a resource than it asked for", f"Ask for more of it. {AGAIN}"),
     45: (
         "found no working container runtime on its machine",
@@ -56,7 +56,7 @@ HOLDS: dict[int | tuple[int, int], tuple[str, str]] = {
     47: ("ran longer than its allowed_execute_duration", f"Raise or drop it in job_extra_directives. {AGAIN}"),
     102: (
         "used more memory than it asked for",
-        "Ask for more, or give each worker less to hold: smaller chunks, fewer threads (cpus=…). " + AGAIN,
+        "Ask for more, or use smaller chunks or fewer threads (cpus=…). " + AGAIN,
     ),
     104: ("used more disk than it asked for", f"Ask for more. {AGAIN}"),
 }
@@ -73,25 +73,30 @@ _CONDITIONS = (
     ("Memory", "has that much memory", "memory"),
     ("Disk", "has that much disk", "disk"),
     ("GPUs", "has that many GPUs", "gpus"),
+    ("AvailableGPUs", "has that many GPUs of that kind", "gpus"),
     ("HasFileTransfer", "can transfer the worker's files", "transfer"),
 )
 _ADVICE = {
     "container": (
-        "Pass container_runtime='apptainer' where the machines have Apptainer without HTCondor's knowing, "
-        "or container_runtime='none' for a Python that they have. " + AGAIN,
+        "If the machines have Apptainer but HTCondor does not know, pass container_runtime='apptainer'. If they "
+        "have a Python with Dask, pass container_runtime='none'. " + AGAIN,
         "container_runtime='apptainer'",
     ),
-    "cpus": ("Ask for fewer. `condor_status -af:h Machine TotalSlotCpus` lists what there is. " + AGAIN, "cpus=…"),
+    "cpus": (
+        "Ask for fewer. `condor_status -af:h Machine TotalSlotCpus` lists what the machines have. " + AGAIN,
+        "cpus=…",
+    ),
     "memory": (
-        "Ask for less. `condor_status -af:h Machine TotalSlotMemory` lists what there is, in MiB. " + AGAIN,
+        "Ask for less. `condor_status -af:h Machine TotalSlotMemory` lists what the machines have, in MiB. "
+        + AGAIN,
         "memory=…",
     ),
     "disk": (
-        "Ask for less. `condor_status -af:h Machine TotalSlotDisk` lists what there is, in KiB. " + AGAIN,
+        "Ask for less. `condor_status -af:h Machine TotalSlotDisk` lists what the machines have, in KiB. " + AGAIN,
         "disk=…",
     ),
     "gpus": ("Ask for fewer. " + AGAIN, "gpus=…"),
-    "transfer": ("The pool's administrators can tell why its machines do not transfer files.", ""),
+    "transfer": ("Ask the pool's administrators why its machines do not transfer files.", ""),
     "": ("Look at requirements=… and job_extra_directives={…}. " + AGAIN, "requirements=…"),
 }
 
@@ -101,8 +106,8 @@ def describe(group: tuple[WorkerJob, ...], said: Analysis) -> Finding:
     if not said.machines:
         return Finding(
             group,
-            "waits: the pool has no machine at this moment",
-            "If it stays so, `condor_status` shows whether this pool has machines at all.",
+            "waits: the pool has no machine now",
+            "If that does not change, `condor_status` shows whether this pool has machines at all.",
         )
     missed = [condition for count, condition in said.conditions if count == 0]
     if said.hopeless:
@@ -110,19 +115,19 @@ def describe(group: tuple[WorkerJob, ...], said: Analysis) -> Finding:
     if said.refusing and said.rejected + said.refusing == said.machines:
         return Finding(
             group,
-            f"waits: {said.refusing} of {_machines(said)} would do, but refuse it by their own policy (START)",
-            "They may take it later, or only certain users' jobs: the pool's administrators know, and whether an "
-            "accounting_group or another directive (job_extra_directives) is wanted.",
+            f"waits: {said.refusing} of {_machines(said)} fit, but their policy (START) refuses it",
+            "They may take it later, or take only certain users' jobs. Ask the pool's administrators, also whether "
+            "they want an accounting_group or another line (job_extra_directives).",
         )
     could = said.machines - said.rejected - said.refusing
-    what = f"waits for its turn: {could} of {_machines(said)} could run it"
+    what = f"waits for its turn: {could} of {_machines(said)} can run it"
     if missed:
-        what += ", but none has enough left at this moment"
+        what += ", but none has enough free now"
     return Finding(
         group,
         what,
         "Wait; a smaller request starts sooner. `condor_userprio` shows who is before you.",
-        detail="\n".join(f"free now on no slot: {_with_values(condition, said)}" for condition in missed),
+        detail="\n".join(f"no slot has free now: {_with_values(condition, said)}" for condition in missed),
     )
 
 
@@ -131,17 +136,17 @@ def _never(group: tuple[WorkerJob, ...], said: Analysis, missed: list[str]) -> F
     (advice, keyword), what = _ADVICE[""], ""
     for attribute, words, kind in _CONDITIONS:
         if any(re.search(rf"\b{attribute}\b", condition) for condition in missed):
-            (advice, keyword), what = _ADVICE[kind], f"none of {_machines(said)} {words}"
+            (advice, keyword), what = _ADVICE[kind], f"no machine {words}"
             break
     if not what:
-        what = f"none of {_machines(said)} meets its requirements"
+        what = "no machine meets all its requirements"
         if not missed:
-            what += ", though each of them alone is met somewhere"
-    lines = [f"met by no slot: {_with_values(condition, said)}" for condition in missed]
+            what += ", though each requirement is met somewhere"
+    lines = [f"no slot meets: {_with_values(condition, said)}" for condition in missed]
     if not missed:
-        lines = [f"met by {count}: {_with_values(condition, said)}" for count, condition in said.conditions]
+        lines = [f"{count} slot(s) meet: {_with_values(condition, said)}" for count, condition in said.conditions]
     elif met:
-        lines.append(f"each of the other {len(met)} conditions is met by {min(met)} slot(s) or more")
+        lines.append(f"at least {min(met)} slot(s) meet each of the other {len(met)} conditions")
     return Finding(group, f"{NEVER}: {what}", advice, stuck=True, detail="\n".join(lines), keyword=keyword)
 
 

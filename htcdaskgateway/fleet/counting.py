@@ -24,7 +24,7 @@ def check_count(n: Any, call: str = "scale", what: str = "workers") -> int:
     try:
         return whole(n)
     except (TypeError, ValueError):
-        raise ConfigError(f"{call}({n!r}): the number of {what} is a whole number of at least 0") from None
+        raise ConfigError(f"{call}({n!r}): give a whole number of {what}, 0 or more") from None
 
 
 def whole(value: Any, least: int = 0) -> int:
@@ -43,8 +43,7 @@ def jobs_of(spec: WorkerSpec, n: Any = None, **amounts: Any) -> int:
     given = {name: value for name, value in {"n": n, **amounts}.items() if value is not None}
     if not given:
         raise ConfigError(
-            "scale(None): the number of workers is a whole number of at least 0; or give one of "
-            + ", ".join(_AMOUNTS)
+            "scale(None): give a whole number of workers, 0 or more, or one of " + ", ".join(_AMOUNTS)
         )
     if len(given) > 1:
         found = ", ".join(f"{name}={value!r}" for name, value in given.items())

@@ -36,7 +36,7 @@ _KEYWORDS = {
     102: "memory=…",
     104: "disk=…",
 }
-"""The keyword that another value helps of, by code."""
+"""The keyword to change, by code."""
 
 _MEASURED = {"memory=…": "Memory", "disk=…": "Disk"}
 
@@ -44,14 +44,14 @@ _OWN_FAILURE = "the Dask worker failed"
 # By the exit code of the worker's script, which is the subcode of the hold.
 _FAILED = {
     0: (
-        "its Dask worker failed again and again",
-        "cluster.logs() has the whole output. Is the worker's Python (python=…, container_image=…) there, with "
-        f"the scheduler's versions of dask and distributed? {AGAIN}",
+        "its Dask worker failed three times",
+        "Read the whole output with cluster.logs(). Is the worker's Python there (python=…, container_image=…), "
+        f"with the scheduler's versions of dask and distributed? {AGAIN}",
     ),
     EXIT_NO_PYTHON: (
         "its worker's Python is not on that machine",
-        "Pass python=… as the execute nodes have it, or container_image=… with a Python and Dask of its own, or "
-        f"put the environment on a file system that they share. {AGAIN}",
+        "Pass the python=… of the execute nodes, or a container_image=… that has Python and Dask, or put the "
+        f"environment on a file system that the nodes share. {AGAIN}",
     ),
 }
 
@@ -126,7 +126,7 @@ async def _with_output(fleet: Fleet, finding: Finding) -> Finding:
         await logs.fetch_spooled(fleet)
         written = await asyncio.to_thread(logs.read, fleet.staging, str(last.id))
     except HTCDaskGatewayError as error:
-        detail += f"\nits output cannot be read: {printable(str(error))}"
+        detail += f"\ncannot read its output: {printable(str(error))}"
     else:
         if written:
             lines = list(written.values())[-1].rstrip().splitlines()[-_OUTPUT_LINES:]
@@ -154,13 +154,15 @@ async def _waiting(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
             )
             continue
         if said is None:
-            findings.append(Finding(group, "waits in the queue, and HTCondor had no analysis of it"))
+            findings.append(Finding(group, "waits in the queue. HTCondor does not say why"))
         else:
             findings.append(await _with_numbers(fleet, describe(group, said), said))
     left = sum(count for _, count in submits.most_common()[_ANALYSES:])
     if left:
         rest = tuple(job for job in idle if not any(job in finding.jobs for finding in findings))
-        findings.append(Finding(rest, "waits too, and was not looked at", "Ask again when the others run."))
+        findings.append(
+            Finding(rest, "waits, too. HTCondor was not asked about it", "Ask again when the others run.")
+        )
     return findings
 
 
@@ -189,8 +191,9 @@ async def _absent(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     return [
         Finding(
             absent,
-            f"has run for {duration(time.time() - absent[0].since)}, but its worker has not joined the scheduler",
-            "A container and Python take their time to start. If it stays so, cluster.logs('{id}') tells why; "
-            "machines must reach the gateway's proxy (scheduler_proxy=…).",
+            f"has run for {duration(time.time() - absent[0].since)}, but its worker has not joined the scheduler "
+            "yet",
+            "A container and Python take time to start. If nothing changes, read cluster.logs('{id}'). "
+            "Execute nodes must reach the gateway's proxy (scheduler_proxy=…).",
         )
     ]

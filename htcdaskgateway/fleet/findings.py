@@ -27,7 +27,7 @@ class Finding:
     numbers : str
         What was asked for and what there is.
     keyword : str
-        The keyword of a worker that another value helps of.
+        The keyword to change, if one helps.
     """
 
     jobs: tuple[WorkerJob, ...]
@@ -49,7 +49,7 @@ class Finding:
 
 
 class Explanation:
-    """What the jobs of a cluster do, and why some of them do not run; prints as text.
+    """What a cluster's jobs do, and why some do not run. Prints as text.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class Explanation:
     Attributes
     ----------
     stuck : int
-        How many of the jobs no waiting will help.
+        How many jobs cannot run, however long they wait.
     hopeless : bool
-        Whether that is all of them: not one runs or can run.
+        Whether that is all of them.
     """
 
     def __init__(self, jobs: WorkerJobs, findings: list[Finding]) -> None:
@@ -74,7 +74,7 @@ class Explanation:
 
     def __str__(self) -> str:
         if not self.jobs.live:
-            return "There are no worker jobs; scale(n) submits some."
+            return "There are no worker jobs. Submit some with scale(n)."
         if not self.findings and len(self.jobs.with_status(JobStatus.RUNNING)) == len(self.jobs.live):
             count = len(self.jobs.live)
             return (

@@ -206,7 +206,7 @@ class Queue:
             # The time, lest Python takes a second hold of the same job for the first.
             at = time.strftime("%H:%M:%S", time.localtime(jobs[-1].since))
             warn(
-                f"worker jobs on hold since {at}: {', '.join(str(job.id) for job in jobs[:3])}{more}. "
+                f"HTCondor holds worker jobs since {at}: {', '.join(str(job.id) for job in jobs[:3])}{more}. "
                 f"HTCondor's reason: {jobs[0].hold_reason}",
                 GatewayWarning,
             )

@@ -87,8 +87,8 @@ class Session:
             if self.spec.max_idle != noted.get("max_idle"):
                 # Who does not know of it would not count the jobs that the schedd has still to make.
                 raise ConfigError(
-                    f"max_idle={self.spec.max_idle!r} was given, but the cluster was made with "
-                    f"{noted.get('max_idle')!r}, which stays; make a new cluster"
+                    f"max_idle={self.spec.max_idle!r}: the cluster was made with "
+                    f"max_idle={noted.get('max_idle')!r}, and that cannot change. Make a new cluster."
                 )
         if self._given or not noted:
             await link.note(spec=self.spec.to_dict())
@@ -135,7 +135,7 @@ class Session:
                 if name not in queued and (not schedd or await self.condor.reaches(schedd) is not False):
                     staging.sweep(name)
         except (CondorError, StagingError) as error:
-            logger.warning("what former clusters left behind could not be cleaned up: %s", error)
+            logger.warning("Could not delete the files of former clusters: %s", error)
 
     def leave(self) -> Fleet | None:
         """Let nobody begin anything any more, and return the jobs that there may be."""
@@ -206,7 +206,7 @@ class Session:
         try:
             found = await self.versions(fleet)
         except SchedulerError as error:
-            logger.info("the versions could not be compared: %s", error)
+            logger.info("Could not compare versions: %s", error)
             return
         if not found.ok:
             warn(f"versions differ\n{found}", VersionMismatchWarning)

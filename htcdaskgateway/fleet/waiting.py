@@ -43,8 +43,8 @@ async def wait_for_workers(fleet: Fleet, n: int, timeout: float | None) -> None:
             if timeout is not None and time.monotonic() - started > timeout:
                 jobs = await watch.last()
                 raise WaitTimeoutError(
-                    f"after {timeout:g} s {counts.joined} of {n} workers have joined; jobs: {jobs.summary()}. "
-                    "The jobs go on: wait again, or call cluster.explain() to see why they do not run"
+                    f"{counts.joined} of {n} workers have joined after {timeout:g} s; jobs: {jobs.summary()}. "
+                    "The jobs stay in the queue: wait again, or ask cluster.explain()."
                 )
             await asyncio.sleep(_PAUSE)
             counts = await fleet.scheduler.counts()
@@ -71,7 +71,7 @@ class _Watch:
         except CondorError as error:
             # Workers may well join while the schedd is away.
             if not self._blind:
-                logger.warning("the queue cannot be read; waiting goes on: %s", error)
+                logger.warning("Cannot read the queue; still waiting: %s", error)
             self._blind = True
             return self.fleet.seen
         self._blind = False
@@ -83,7 +83,7 @@ class _Watch:
             return await self.fleet.look(max_age=0)
         except CondorError as error:
             if not self._blind:
-                logger.warning("the queue cannot be read; its counts are those of before: %s", error)
+                logger.warning("Cannot read the queue; showing the last counts: %s", error)
             return self.fleet.seen
 
     async def _look(self, counts: WorkerCounts) -> WorkerJobs:
@@ -101,9 +101,10 @@ class _Watch:
             why = await explain(self.fleet)
             live = len(why.jobs.live)
             if why.stuck and live - why.stuck < needed:
-                raise WaitError(
-                    f"{self.n} workers will not come: {why.stuck} of {live} jobs cannot run as they are.\n{why}"
-                )
+                if self.n == live == 1:
+                    raise WaitError(f"Cannot get 1 worker: its job cannot run.\n{why}")
+                workers = "1 worker" if self.n == 1 else f"{self.n} workers"
+                raise WaitError(f"Cannot get {workers}: {why.stuck} of {live} jobs cannot run.\n{why}")
         return jobs
 
     async def _warn_of_few(self, missing: int) -> None:
@@ -116,9 +117,7 @@ class _Watch:
         if len(jobs) >= missing:
             return
         self._warned = True
-        most = f"adaptive scaling makes {adaptive['maximum']} at most" if adaptive else "nothing makes more"
-        warn(
-            f"{self.n} workers are waited for, but there are {len(jobs)} worker jobs ({jobs.summary()}), "
-            f"and {most}; call scale({missing})",
-            GatewayWarning,
-        )
+        asked = f"adapt() makes {adaptive['maximum']} at most" if adaptive else f"there are {len(jobs)} worker jobs"
+        workers = "1 worker" if self.n == 1 else f"{self.n} workers"
+        n = missing * self.fleet.staging.spec.processes
+        warn(f"You wait for {workers}, but {asked}. Call scale({n}). Jobs: {jobs.summary()}.", GatewayWarning)

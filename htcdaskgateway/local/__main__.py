@@ -35,7 +35,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--suite", help="Take it from this Debian suite (trixie, sid) even if the machine has one.")
+@click.option("--suite", help="Use this Debian suite's HTCondor (trixie, sid), even if the machine has another.")
 def install(suite: str | None) -> None:
     """Find an HTCondor with daemons, or unpack one from Debian's packages; print where."""
     click.echo(find_or_install(suite).prefix)
@@ -43,8 +43,14 @@ def install(suite: str | None) -> None:
 
 @main.command()
 @_directory
-@click.option("--cpus", type=click.IntRange(min=1), default=8, show_default=True, help="Made-up cores.")
-@click.option("--memory", default="16GB", show_default=True, help="Made-up memory.")
+@click.option(
+    "--cpus",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="How many cores the pool pretends to have.",
+)
+@click.option("--memory", default="16GB", show_default=True, help="How much memory the pool pretends to have.")
 @click.option("--config", multiple=True, metavar="NAME=VALUE", help="One more line of condor configuration.")
 @click.option("--apptainer", is_flag=True, help="Let jobs run in containers.")
 def start(directory: Path, cpus: int, memory: str, config: tuple[str, ...], apptainer: bool) -> None:

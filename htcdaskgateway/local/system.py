@@ -23,17 +23,17 @@ TOOL_TIMEOUT = 20.0
 
 
 class LocalSystem(Startable):
-    """An HTCondor pool and a dask-gateway server of this machine alone, and a client's settings for them.
+    """An HTCondor pool and a gateway server on this machine, and a client's settings for both.
 
     Inside its block ``HTCGateway()`` with no argument connects to it, in this process and those it starts.
 
     Parameters
     ----------
     pool : PersonalPool or "existing", optional
-        The pool to use; one that is running already is left running. ``"existing"`` is the pool that the
+        The pool to use; a pool that runs already goes on running. ``"existing"`` is the pool that the
         HTCondor tools of this machine are configured for. By default a new one with 8 made-up cores.
     server : GatewayServer, optional
-        The server to use; one that is running already is left running. By default a new one.
+        The server to use; a server that runs already goes on running. By default a new one.
 
     Attributes
     ----------

@@ -212,7 +212,7 @@ def _explained(what: str) -> Iterator[None]:
     except asyncio.TimeoutError as error:
         raise SchedulerError(f"the scheduler did not {what} in time") from error
     except (OSError, CommClosedError) as error:
-        raise SchedulerError(f"the scheduler cannot be asked to {what}; has the cluster ended? {error}") from error
+        raise SchedulerError(f"Cannot ask the scheduler to {what}. Has the cluster ended? {error}") from error
     except Exception as error:
         # Whatever its handlers raise comes back over the wire as itself.
         raise SchedulerError(f"the scheduler could not {what}: {type(error).__name__}: {error}") from error

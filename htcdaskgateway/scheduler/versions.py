@@ -33,7 +33,7 @@ class Versions:
 
     @property
     def mismatches(self) -> list[str]:
-        """The packages that have not the same version on all sides that need them."""
+        """The packages whose versions differ between the sides that need them."""
         return [package for package in self.client if self._differ(package)]
 
     @property
@@ -76,7 +76,7 @@ class Versions:
         if not wrong:
             lines.append("All agree." if self.workers else "Client and scheduler agree; no worker has joined.")
         else:
-            lines.append(f"Not the same everywhere: {', '.join(wrong)}. Install the same versions on all sides.")
+            lines.append(f"These differ: {', '.join(wrong)}. Install the same version on all sides.")
         sides = self._unpicklable()
         if sides:
             lines.append(

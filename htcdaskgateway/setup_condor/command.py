@@ -21,15 +21,17 @@ _PATH = click.Path(file_okay=True, dir_okay=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--check", is_flag=True, help="Change nothing; say what works and what does not.")
-@click.option("--renew", is_flag=True, help="Have a new token made even if the one that is there works.")
+@click.option("--check", is_flag=True, help="Say what works and what does not. Change nothing.")
+@click.option("--renew", is_flag=True, help="Fetch a new token even if the old one works.")
 @click.option("--user", "-u", help="Your name at the login node.")
 @click.option("--login-host", help="The login node.")
 @click.option("--port", type=int, help="Its ssh port.")
 @click.option(
     "--ssh-option", "-o", "ssh_options", multiple=True, help="As ssh's -o: IdentityFile=..., ProxyJump=..."
 )
-@click.option("--host-key", help="The fingerprint, SHA256:..., of the login node's key, if it is not known yet.")
+@click.option(
+    "--host-key", help="The fingerprint, SHA256:..., of the login node's key, if ssh does not know it yet."
+)
 @click.option("--duo", help="push, phone, sms, passcode, the number of a listed option, or ask.")
 @click.option("--schedd", help="The schedd that takes your jobs.")
 @click.option("--collector", help="The pool's central manager.")
@@ -37,20 +39,20 @@ _PATH = click.Path(file_okay=True, dir_okay=True)
 @click.option("--uid-domain", help="The pool's UID_DOMAIN.")
 @click.option("--filesystem-domain", help="The pool's FILESYSTEM_DOMAIN.")
 @click.option("--token-command", help="condor_token_fetch, or its path, on the login node.")
-@click.option("--token-lifetime", help="How long the token is to be valid, such as 30d.")
+@click.option("--token-lifetime", help="How long the token is valid, such as 30d.")
 @click.option("--token-name", help="The name of the token's file.")
 @click.option("--token-directory", type=_PATH, help="Where the token goes.")
 @click.option("--condor-config", type=_PATH, help="Where HTCondor's configuration goes.")
-@click.option("--connect-timeout", help="Limit of the connection to the login node.")
-@click.option("--answer-timeout", help="Limit of the login node's silence.")
+@click.option("--connect-timeout", help="Time limit for connecting to the login node.")
+@click.option("--answer-timeout", help="How long the login node may stay silent.")
 @click.option("--duo-timeout", help="How long you may take to answer Duo.")
 @click.option("--ask-timeout", help="How long you may take to answer a question here.")
 @click.option("--debug", is_flag=True, help="Show the dialogue with ssh, secrets blanked.")
 def main(check: bool, renew: bool, debug: bool, **options: Any) -> None:
     """Log in to the pool's login node, store a token from there, and set HTCondor's tools up.
 
-    What an option does not say is taken from the environment, a .env file or dask's configuration
-    (htcdaskgateway.setup.*), and asked for if it is nowhere.
+    Values come from the options, else the environment, a .env file or Dask's configuration
+    (htcdaskgateway.setup.*). What is missing, it asks for.
     """
     if debug:
         _log_to_terminal()

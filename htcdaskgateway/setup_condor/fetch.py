@@ -69,14 +69,14 @@ def fetch(settings: Settings, terminal: Terminal, blank: Redactor) -> Token:
     by_hand = f"log in with `ssh {host}` and try `{' '.join(command)}` there"
     if code != 0 and _NEW_PASSWORD.search(said):
         raise LoginError(
-            f"{host} wants a new password before it lets you in",
+            f"{host} wants you to change your password first",
             f"log in once with `ssh {host}`, change the password there, and run setup_condor again",
             shown,
         )
     if code == 127 or (code != 0 and _MISSING.search(said)):
         raise TokenError(
             f"{host} has no {settings.token_command}",
-            "is it the pool's login node (--login-host)? If the program lies elsewhere there, give its path with "
+            "is it the pool's login node (--login-host)? If the program is elsewhere, give its path with "
             "--token-command",
             shown,
         )

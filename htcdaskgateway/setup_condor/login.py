@@ -86,7 +86,7 @@ class Login:
             elif self._answer_if_asked(child, now - heard):
                 heard = time.monotonic()
             if received > _MOST_OUTPUT:
-                raise LoginError(f"{self.settings.login_host} answered without an end", said=self._tail())
+                raise LoginError(f"{self.settings.login_host} did not finish its answer", said=self._tail())
             self._check_time(now - heard, now - started - self._waited)
 
     def _hear(self, text: str) -> None:
@@ -114,7 +114,7 @@ class Login:
                 self._tail(),
             )
         if total > settings.connect_timeout + 2 * settings.duo_timeout + 5 * settings.answer_timeout:
-            raise LoginError(f"{settings.login_host} came to no end", "try again later", self._tail())
+            raise LoginError(f"{settings.login_host} did not finish", "try again later", self._tail())
 
     def _answer_if_asked(self, child: pexpect.spawn, quiet: float) -> bool:
         """Answer the question that is open, if there is one, and tell whether there was."""
@@ -190,7 +190,7 @@ class Login:
             host = self._asker or self.settings.login_host
             raise LoginError(f"{host} accepted none of {ssh.TRIES} passwords", ssh.CHECK_BOTH)
         if tried:
-            self.terminal.say("That was not accepted; once more.")
+            self.terminal.say("Not accepted. Try again.")
         # Only where ssh says who asks is it sure: a jump host asks on the way, in the same words.
         question = (
             line if _ASKER.match(line) else f"Password, asked for on the way to {ssh.who(self.settings)} ({line})"

@@ -46,7 +46,7 @@ def run(settings: Settings, terminal: Terminal, *, renew: bool = False) -> bool:
         if proof.good:
             terminal.say(f"Token: {kept.summary()}")
             terminal.say(proof.line())
-            terminal.say("All is in place already; nothing was changed. --renew has a new token made.", bold=True)
+            terminal.say("Everything is in place; nothing was changed. Use --renew for a new token.", bold=True)
             return True
     try:
         if kept is not None and configuration is not None and _tried(condor, block):
@@ -80,7 +80,7 @@ def _with_user(settings: Settings, terminal: Terminal) -> Settings:
     question = f"Your user name at {settings.login_host}"
     answer = terminal.ask(question, default=_ssh_user(settings)).strip()
     if not answer or answer.startswith("-") or not answer.isprintable() or " " in answer:
-        raise SetupError(f"{answer!r} is no user name", "run setup_condor again")
+        raise SetupError(f"{answer!r} is not a user name", "run setup_condor again")
     return replace(settings, user=answer)
 
 

@@ -112,7 +112,7 @@ def _port(value: Any) -> int | None:
     if value is None or value == "":
         return None
     if not str(value).isdecimal() or not 0 < int(value) < 65536:
-        raise ConfigError(f"port: {value!r} is no port")
+        raise ConfigError(f"port: {value!r} is not a port")
     return int(value)
 
 
@@ -127,7 +127,7 @@ def _host_key(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if not re.fullmatch(r"(SHA256|MD5):[A-Za-z0-9+/=:]+", str(value)):
-        raise ConfigError(f"host-key: {value!r} is no fingerprint such as SHA256:...")
+        raise ConfigError(f"host-key: {value!r} is not a fingerprint such as SHA256:...")
     return str(value)
 
 

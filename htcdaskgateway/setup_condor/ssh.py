@@ -40,7 +40,7 @@ _FAILURES = (
     ),
     (
         "[Pp]assword change required|password has expired|password is expired",
-        "{host} wants a new password before it lets you in",
+        "{host} wants you to change your password first",
         "log in once with `ssh {who}`, change the password there, and run setup_condor again",
     ),
     (

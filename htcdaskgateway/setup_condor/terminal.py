@@ -53,7 +53,7 @@ class Terminal:
     def _patience(self, question: str, how: str) -> Iterator[None]:
         if not self.interactive:
             raise UnansweredError(
-                f"there is no terminal to answer a question at: {question.strip()}",
+                f"There is no terminal to ask: {question.strip()}",
                 how or "run setup_condor in a terminal",
             )
 

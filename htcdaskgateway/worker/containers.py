@@ -32,7 +32,7 @@ def check_image(spec: WorkerSpec) -> None:
     if any(prefix == path or prefix in path.parents for prefix in prefixes):
         return
     if len(path.parts) > 2 and not Path(*path.parts[:2]).exists():
-        logger.info("whether %s exists cannot be seen from here", image)
+        logger.info("cannot see from here whether %s exists", image)
         return
     try:
         found = path.stat()
@@ -40,12 +40,12 @@ def check_image(spec: WorkerSpec) -> None:
         there = next(parent for parent in path.parents if parent.is_dir())
         names = ", ".join(map(str, prefixes)) or "none"
         raise ContainerError(
-            f"container_image={image!r} does not exist: {there} is the last directory of that path that does. "
-            f"If it is to be seen on the execute nodes only, add its directory to "
+            f"container_image={image!r} does not exist; {there} does. If only the execute nodes see the image, "
+            "add its directory to "
             f"htcdaskgateway.container-unseen-prefixes (now: {names})"
         ) from None
     except OSError as error:
-        logger.info("whether %s exists cannot be seen from here: %s", image, error)
+        logger.info("cannot see from here whether %s exists: %s", image, error)
         return
     if path.is_file() and found.st_size == 0:
         raise ContainerError(f"container_image={image!r} is an empty file")
@@ -85,17 +85,17 @@ async def check_slots(condor: Condor, spec: WorkerSpec) -> None:
         if await condor.has_slot(f"HasContainer =?= true && {attribute} =?= true", timeout=_SLOTS_TIMEOUT):
             return
         if not await condor.has_slot("true", timeout=_SLOTS_TIMEOUT):
-            logger.info("the pool shows no slot now, so whether it has containers is not known")
+            logger.info("the pool shows no slot now; cannot tell whether it runs containers")
             return
     except CondorError as error:
-        logger.warning("whether the pool's slots have containers is not known: %s", error.message)
+        logger.warning("Cannot tell whether the pool's slots run containers: %s", error.message)
         return
     raise ContainerError(
-        f"no slot of the pool can run container_image={spec.container_image!r}: HTCondor would start {kind} only "
-        f"where HasContainer and {attribute} are true (`condor_status -af Name HasContainer {attribute}`), so the "
-        "jobs would wait for ever. Ask for Apptainer on the execute nodes; or pass container_runtime='apptainer' "
-        "if `apptainer` is there but HTCondor does not know of it, or 'none' and a `python` that the nodes have. "
-        "htcdaskgateway.check-slots: false turns this check off"
+        f"No slot of the pool can run container_image={spec.container_image!r}: HTCondor starts {kind} only where "
+        f"HasContainer and {attribute} are true. The jobs would wait for ever. See `condor_status -af Name "
+        f"HasContainer {attribute}`. Ask for Apptainer on the execute nodes, or pass container_runtime='apptainer' "
+        "if the nodes have `apptainer` but HTCondor does not know, or 'none' and a python=… that the nodes have. "
+        "htcdaskgateway.check-slots: false turns this check off."
     )
 
 

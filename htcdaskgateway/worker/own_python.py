@@ -25,8 +25,8 @@ def choose(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         _check_packages(values, given)
     if values["container_runtime"] == "none" and given.get("container_image") is not None:
         raise ConfigError(
-            f"container_image={given['container_image']!r} was given, but container_runtime is 'none'; "
-            "pass container_runtime='htcondor' or 'apptainer', or no image"
+            f"container_image={given['container_image']!r} needs container_runtime='htcondor' or "
+            "'apptainer', but it is 'none'. Pass one of them, or no image."
         )
     values["container_image"] = sites.image(values)
     if values["container_runtime"] == "apptainer" and values["container_image"] is None:

@@ -10,6 +10,7 @@ from typing import Any
 from .. import config
 from ..errors import ConfigError
 from . import checks, fermilab, own_python, sites
+from .keywords import check_known
 from .units import KIB, MIB, format_bytes, parse_amount
 
 
@@ -41,13 +42,13 @@ class WorkerSpec:
     cpus : int
         ``request_cpus``, and the number of threads of the job's workers together.
     memory : int
-        ``request_memory`` and the memory limit of the job's workers together, in bytes. Given as text it is read
-        as HTCondor reads it: ``32GB`` is 32 GiB, a bare number counts MiB.
+        ``request_memory`` and the memory limit of the job's workers together, in bytes. Text is read as
+        HTCondor reads it: ``32GB`` is 32 GiB, a bare number counts MiB.
     processes : int
-        How many workers a job has, for work that Python's lock holds back. They share its CPUs and its memory.
+        How many workers a job has, which share its CPUs and memory. Use several for Python code that holds the GIL.
     nanny : bool
-        Whether a nanny watches each worker: starts it again where it is, ends it above its memory limit, and takes
-        nanny plugins and ``restart_workers``. It costs a second process and start for each worker.
+        Whether a nanny watches each worker: restarts it in place, ends it above its memory limit, and takes
+        nanny plugins and ``restart_workers``. It costs a second process and a longer start for each worker.
     disk : int or None
         ``request_disk`` in bytes. A bare number counts KiB, as for HTCondor. None: 1 GiB beside the input
         files, such as an image that is sent.
@@ -71,17 +72,17 @@ class WorkerSpec:
     mapped_port : str or None
         Name of the container's port that HTCondor maps to one of the node, which the scheduler is told.
     scheduler_proxy : str or None
-        ``HOST:PORT`` of the gateway's scheduler proxy, where workers see it under another name than the client.
+        ``HOST:PORT`` of the gateway's scheduler proxy, if workers see it under another name than the client.
     death_timeout : float or None
         How long a worker without a scheduler stays, in seconds. None: a minute, and longer where more than 600 jobs
         are submitted at once, a second for each ten: so many take their time to join through one proxy.
     start_interval : float
         Seconds between the first starts of workers that were asked for at once, so that a thousand do not read a
-        shared file system in the same moment. A slot waits in whole seconds for its worker's turn. 0: none waits.
+        shared file system at once. The slot waits meanwhile, in whole seconds. 0: no waiting.
     environment : dict of str to str or None
         Environment variables of the worker, beside those that Dask's configuration has for one
-        (``distributed.nanny.pre-spawn-environ`` and ``environ``); None for one of these that is not to be set. They
-        are readable by whoever may use the scheduler: no secrets.
+        (``distributed.nanny.pre-spawn-environ`` and ``environ``); None for one of these that is not to be set.
+        Whoever may use the scheduler can read them: no secrets.
     job_script_prologue : tuple of str
         Shell lines that run before the worker starts.
     job_extra_directives : dict of str to str
@@ -152,15 +153,11 @@ class WorkerSpec:
         ------
         ConfigError
             A value cannot be used; the message names it.
-        TypeError
-            There is no such keyword.
+        KeywordError
+            There is no such keyword. It is a `TypeError`, too.
         """
         keywords = fermilab.translated(keywords)
-        unknown = keywords.keys() - KEYWORDS
-        if unknown:
-            raise TypeError(
-                f"unknown worker option {sorted(unknown)[0]!r}; there are {', '.join(sorted(KEYWORDS))}"
-            )
+        check_known(keywords, KEYWORDS)
         values = {
             name: check(
                 keywords[name] if name in keywords else config.get(f"worker.{name.replace('_', '-')}"), name
@@ -171,19 +168,19 @@ class WorkerSpec:
         sites.check_mapped(values)
         if values["spool"] and values["max_idle"] is not None:
             raise ConfigError(
-                f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor cannot make jobs "
-                "later whose files are spooled"
+                f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor spools "
+                "files only for jobs that exist."
             )
         if values["processes"] > values["cpus"]:
             raise ConfigError(
-                f"processes={values['processes']!r} needs at least as many cpus, but cpus={values['cpus']!r}: they "
-                "are the job's, and each worker has its share of them"
+                f"processes={values['processes']!r} needs at least as many cpus, but cpus={values['cpus']!r}. The "
+                "workers of a job share its cpus."
             )
         listeners = values["processes"] * (2 if values["nanny"] else 1)
         if 0 < checks.port_count(values["worker_port"]) < listeners:
             raise ConfigError(
-                f"worker_port={values['worker_port']!r} is too few ports for one job: it has {listeners} processes "
-                "that listen (workers and nannies)"
+                f"worker_port={values['worker_port']!r} has too few ports: {listeners} processes of one job "
+                "listen (workers and nannies)."
             )
         return cls(**values)
 

@@ -33,7 +33,7 @@ _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.A)
 def check_cluster_name(name: str) -> str:
     """Return `name` if it can be a cluster's: nothing that leaves the staging directory or steers a submit."""
     if not _CLUSTER_NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is not the name of a Dask Gateway cluster")
+        raise ConfigError(f"{name!r} cannot be the name of a Dask Gateway cluster")
     return name
 
 
@@ -135,7 +135,7 @@ class Staging:
         for name in ("worker.sub", "worker.sh", *REMOTE_FILES, "credentials/dask.crt", "credentials/dask.pem"):
             if not os.access(self.directory / name, os.R_OK):
                 raise StagingError(
-                    f"{self.directory / name} is gone; `HTCGateway(...).connect({self.cluster!r})` writes it again"
+                    f"{self.directory / name} is gone. `HTCGateway(...).connect({self.cluster!r})` writes it again."
                 )
 
 
@@ -220,11 +220,14 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except NotOwnError as error:
-        raise StagingError(f"{error}; remove it, or set HTCDASK_STAGEDIR elsewhere") from error
+        raise StagingError(
+            f"{error}. Remove it, or set HTCDASK_STAGEDIR to a directory of yours. Do not share a "
+            "staging directory between users."
+        ) from error
     except OSError as error:
         raise StagingError(
-            f"the staging directory {path} cannot be used: {error.strerror or error}; set HTCDASK_STAGEDIR to a "
-            "directory of yours that HTCondor's submit node sees and that has room"
+            f"Cannot use the staging directory {path}: {error.strerror or error}. Set HTCDASK_STAGEDIR to a "
+            "directory of yours that the submit node sees and that has room."
         ) from error
 
 

@@ -49,7 +49,7 @@ def test_an_address_and_a_directory_of_cvmfs_are_passed_on_as_they_are(bare: Pat
 
 def test_a_missing_image_names_what_is_there(bare: Path, tmp_path: Path) -> None:
     image = tmp_path / "images" / "a.sif"
-    with pytest.raises(ContainerError, match=rf"'{image}' does not exist: {tmp_path} is the last directory"):
+    with pytest.raises(ContainerError, match=rf"'{image}' does not exist; {tmp_path} does"):
         containers.check_image(spec(str(image)))
     with dask.config.set({PREFIXES: [str(tmp_path)]}):
         containers.check_image(spec(str(image)))
@@ -95,7 +95,7 @@ def slots(image: str, runtime: str = "htcondor") -> None:
 )
 def test_a_pool_without_containers(bare: Path, fake_tools: Tools, image: str, attribute: str) -> None:
     fake_tools.script("condor_status", 'case "$*" in *Has*) ;; *) echo slot1@a ;; esac')
-    with pytest.raises(ContainerError, match=rf"no slot of the pool .*'{image}'.* HasContainer and {attribute}"):
+    with pytest.raises(ContainerError, match=rf"No slot of the pool .*'{image}'.* HasContainer and {attribute}"):
         slots(image)
     slots(image, "apptainer")  # which needs nothing of HTCondor
     with dask.config.set({"htcdaskgateway.check-slots": False}):
@@ -123,7 +123,7 @@ def test_a_pool_that_shows_no_slot_or_does_not_answer_passes(
     (fake_tools.directory / "condor_status").unlink()
     slots("/x/a.sif")
     assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "whether the pool's slots have containers is not known"
+        "Cannot tell whether the pool's slots run containers"
     ] * 3
 
 

@@ -40,7 +40,7 @@ def test_a_worker_joins_behind_a_sites_wrapper(wrap_jobs, cluster, script):
         assert client.submit(sum, [1, 2]).result(60) == 3
 
 
-@pytest.mark.filterwarnings("ignore:worker jobs on hold")
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
 @pytest.mark.long
 def test_a_worker_whose_ad_a_wrapper_hides_for_good_is_held_with_the_reason(wrap_jobs, cluster, pool, tmp_path):
     wrap_jobs(f'cp "$1" {tmp_path}/job && cd / && exec env -i {tmp_path}/job')

@@ -90,7 +90,7 @@ def test_killed_scheduler_ends_its_workers_and_the_user_gets_a_clear_error(new_c
     wait_until(lambda: pool.statuses(cluster.name) == [1, 2], what="one job runs and one waits")
     os.kill(trouble.scheduler(cluster.name), signal.SIGKILL)
     began = time.monotonic()
-    with pytest.raises(SchedulerError, match="has the cluster ended"):
+    with pytest.raises(SchedulerError, match="Has the cluster ended"):
         cluster.scale(3)
     assert time.monotonic() - began < 45
     with pytest.raises((SchedulerError, GatewayClusterError, OSError)):

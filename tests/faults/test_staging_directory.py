@@ -68,7 +68,7 @@ def test_staging_directory_that_cannot_be_written_is_a_clear_error(mounted, opti
     stdout, stderr = mounted(options, prepare)
     assert "StagingError" in stdout, stderr
     assert reason in stdout
-    assert "set HTCDASK_STAGEDIR to a directory of yours" in stdout
+    assert "Set HTCDASK_STAGEDIR to a directory of yours" in stdout
     assert "clusters 0" in stdout, "a scheduler runs on that nobody owns"
 
 
@@ -84,7 +84,7 @@ def test_staging_directory_that_is_removed_is_a_clear_error_and_harms_no_worker(
         away = moved.with_name("away")
         moved.rename(away)
         before_calls = submits(tool_calls)
-        with pytest.raises(StagingError, match=rf"{moved}/.* is gone; .*connect\('{cluster.name}'\)"):
+        with pytest.raises(StagingError, match=rf"{moved}/.* is gone. .*connect\('{cluster.name}'\)"):
             cluster.scale(2)
         assert submits(tool_calls) == before_calls
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
@@ -118,19 +118,19 @@ def test_staging_directory_of_somebody_else_is_refused(system, gateway, tmp_path
     name = gateway.submit()
     try:
         (root / name).symlink_to(elsewhere)
-        with pytest.raises(StagingError, match="not a directory of yours"):
+        with pytest.raises(StagingError, match="does not belong to you"):
             gateway.connect(name)
         assert not list(elsewhere.iterdir())
         (root / name).unlink()
         (root / name).mkdir(mode=0o700)
         (root / name / "credentials").symlink_to(elsewhere)
-        with pytest.raises(StagingError, match="not a directory of yours"):
+        with pytest.raises(StagingError, match="does not belong to you"):
             gateway.connect(name)
         assert not list(elsewhere.iterdir())
         if os.geteuid() == 0:
             (root / name / "credentials").unlink()
             os.chown(root / name, 65534, 65534)
-            with pytest.raises(StagingError, match="not a directory of yours"):
+            with pytest.raises(StagingError, match="does not belong to you"):
                 gateway.connect(name)
     finally:
         gateway.stop_cluster(name)

@@ -82,7 +82,7 @@ def test_jobs_of_a_token_that_bears_another_name_than_the_account_are_counted_an
     cluster.scale(3)
     cluster.scale(2)
     assert len(cluster.jobs()) == 2
-    assert "can never run" in str(cluster.explain())
+    assert "cannot run in this pool" in str(cluster.explain())
     cluster.shutdown()
     assert (
         pool.ads("-allusers", "-constraint", f'HTCDaskGatewayCluster == "{cluster.name}" && JobStatus != 3') == []

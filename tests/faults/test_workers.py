@@ -119,7 +119,7 @@ def test_worker_that_fails_at_each_start_is_held_after_three_and_the_user_told(n
         assert not pool.jobs(cluster.name)
 
 
-@pytest.mark.filterwarnings("ignore:worker jobs on hold:dask_gateway.client.GatewayWarning")
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs:dask_gateway.client.GatewayWarning")
 @pytest.mark.long
 def test_jobs_that_are_held_count_and_join_again_when_released(cluster, pool, tool_calls):
     cluster.scale(2)

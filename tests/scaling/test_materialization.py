@@ -150,7 +150,7 @@ def test_another_client_counts_as_the_first_does(
     with gateway.connect(cluster.name) as other:
         other.scale(10)
         assert len(tool_calls.calls_of("condor_submit")) == 1
-    with pytest.raises(ConfigError, match=r"max_idle=7 .* made with 2, which stays"):
+    with pytest.raises(ConfigError, match=r"max_idle=7: .* made with max_idle=2, and that cannot change"):
         gateway.connect(cluster.name, max_idle=7)
 
 

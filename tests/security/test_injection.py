@@ -266,9 +266,9 @@ def test_name_of_a_cluster_stays_in_its_directory_and_means_nothing_to_anyone(na
 )
 def test_name_of_a_cluster_that_could_mean_more_is_refused_everywhere(fake_tools, gateway, tmp_path, name):
     for call in (gateway.connect, gateway.stop_cluster, staging.remove_credentials, staging.sweep):
-        with pytest.raises(ConfigError, match="not the name of"):
+        with pytest.raises(ConfigError, match="cannot be the name of"):
             call(name)
-    with pytest.raises(ConfigError, match="not the name of"):
+    with pytest.raises(ConfigError, match="cannot be the name of"):
         staging.Staging(name, spec())
     assert not fake_tools.calls
 

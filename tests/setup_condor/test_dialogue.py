@@ -255,7 +255,7 @@ def test_without_a_terminal_an_open_question_fails_at_once(account, login_node):
     account.know(node)
     done = account.run(*account.command(node.port))
     assert done.returncode == 1
-    assert "there is no terminal to answer a question at" in done.stderr
+    assert "There is no terminal to ask" in done.stderr
     assert "ControlMaster" in done.stderr
     assert account.written() == []
 

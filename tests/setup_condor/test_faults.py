@@ -58,7 +58,7 @@ def test_a_mistyped_password_is_asked_for_again(account, login_node, person):
     account.know(node)
     one = person(node.port)
     log_in(one, "mistyped")
-    one.sees("not accepted; once more")
+    one.sees("Not accepted. Try again")
     log_in(one)
     code, seen = one.leaves()
     assert code == 0, seen
@@ -200,7 +200,7 @@ def test_condor_token_fetch_never_ends(account, login_node, person, failed):
 def test_condor_token_fetch_answers_without_end(account, login_node, person, failed):
     node = login_node(command="head -c 3000000 /dev/zero | tr '\\0' x", method="none")
     account.know(node)
-    failed(person(node.port), "answered without an end")
+    failed(person(node.port), "did not finish its answer")
 
 
 def test_the_token_has_expired_already(account, login_node, person, failed):

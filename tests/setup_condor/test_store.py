@@ -89,7 +89,7 @@ def test_without_tools_nobody_is_asked_anything(account, node):
     account.settings["CONDOR_BIN_DIR"] = str(account.home)
     done = account.run(*account.command(node.port))
     assert done.returncode == 1
-    assert "condor_submit is not there" in done.stderr
+    assert "there is no condor_submit" in done.stderr
     assert "conda install" in done.stderr
     assert node.commands == []
     assert account.written() == []

@@ -144,18 +144,18 @@ def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_pa
 
 @pytest.mark.parametrize("command", ["jobs", "logs", "stop", "watch", "timeline", "usage"])
 def test_a_name_that_is_none(command: str) -> None:
-    assert "you have no cluster 'nosuch'; `htcdaskgateway list`" in wrong(command, "nosuch")
+    assert "You have no cluster 'nosuch'. `htcdaskgateway list`" in wrong(command, "nosuch")
 
 
 def test_scaling_a_cluster_that_is_none() -> None:
-    assert "you have no cluster 'nosuch'" in wrong("scale", "nosuch", 1)
+    assert "You have no cluster 'nosuch'" in wrong("scale", "nosuch", 1)
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a b", '" || true || "'])
 def test_a_name_that_can_be_none(name: str) -> None:
-    assert "is not the name of a Dask Gateway cluster" in wrong("jobs", name)
-    assert "is not the name of a Dask Gateway cluster" in wrong("logs", name)
-    assert "is not the name of a Dask Gateway cluster" in wrong("stop", name)
+    assert "cannot be the name of a Dask Gateway cluster" in wrong("jobs", name)
+    assert "cannot be the name of a Dask Gateway cluster" in wrong("logs", name)
+    assert "cannot be the name of a Dask Gateway cluster" in wrong("stop", name)
 
 
 def test_a_server_that_is_down() -> None:

@@ -11,7 +11,10 @@ import dask
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway.condor.analysis import Analysis
+from htcdaskgateway.condor.jobs import WorkerJob
 from htcdaskgateway.errors import WaitError, WaitTimeoutError
+from htcdaskgateway.fleet.advice import describe
 from htcdaskgateway.fleet.explain import held
 from htcdaskgateway.fleet.findings import Explanation
 from htcdaskgateway.worker.spec import WorkerSpec
@@ -31,7 +34,7 @@ def given_up(cluster: Any, n: int, *words: str) -> None:
     with dask.config.set({"htcdaskgateway.condor.poll-interval": "200ms"}), pytest.raises(WaitError) as error:
         cluster.wait_for_workers(n, timeout=PATIENCE)
     assert not isinstance(error.value, WaitTimeoutError)
-    assert all(word in str(error.value) for word in ("will not come", *words))
+    assert all(word in str(error.value) for word in ("Cannot get", *words))
 
 
 @pytest.mark.long
@@ -89,12 +92,12 @@ def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> No
     (cluster.fleet.staging.directory / "worker_preload.py").unlink()
     pool.run("condor_qedit", "-constraint", cluster.fleet.constraint, "Requirements", "true")
     told = explained(cluster, "is held")
-    assert "misses an input file" in str(told)
+    assert "has no input file" in str(told)
     assert "worker_preload.py" in str(told)
-    assert "the staging directory must stay as it is" in str(told)
+    assert "Keep the staging directory while the cluster lives" in str(told)
     assert told.hopeless
     assert told.stuck == 1
-    given_up(cluster, 1, "misses an input file", "worker_preload.py")
+    given_up(cluster, 1, "has no input file", "worker_preload.py")
 
 
 def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> None:
@@ -104,7 +107,7 @@ def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> Non
     shutil.rmtree(directory)
     pool.run("condor_qedit", "-constraint", cluster.fleet.constraint, "Requirements", "true")
     told = explained(cluster, "is held")
-    assert "misses" in str(told)
+    assert "has no working directory" in str(told)
     assert "HTCDASK_STAGEDIR" in str(told) or "the staging directory" in str(told)
     assert told.hopeless
 
@@ -112,12 +115,12 @@ def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> Non
 def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(cpus=99)
     cluster.scale(2)
-    told = explained(cluster, "can never run")
+    told = explained(cluster, "cannot run in this pool")
     first = str(told).partition("\n\n")[2]
     assert first.startswith("Each worker asks for 99 cores; the largest machine has 10. Job ")
-    assert "(and 1 more) can never run in this pool" in first
-    assert "met by no slot: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
-    assert "conditions is met by 1 slot(s) or more" in str(told)
+    assert "(and 1 more) cannot run in this pool" in first
+    assert "no slot meets: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
+    assert "at least 1 slot(s) meet each of the other" in str(told)
     assert (
         "`cluster = gateway.connect(cluster.name, cpus=10)`, then `cluster.scale(0)` and `cluster.scale(2)`"
         in first
@@ -130,7 +133,7 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
 def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(memory="900GB")
     cluster.scale(1)
-    told = explained(cluster, "can never run")
+    told = explained(cluster, "cannot run in this pool")
     assert "Each worker asks for 900 GiB of memory; the largest machine has 14.9 GiB" in str(told)
     assert told.hopeless
 
@@ -138,7 +141,7 @@ def test_more_memory_than_any_machine_has(new_cluster: Callable[..., Any]) -> No
 def test_the_way_out_that_is_proposed_works_and_keeps_the_cluster(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(memory="900GB", cpus=1)
     cluster.scale(1)
-    told = str(explained(cluster, "can never run"))
+    told = str(explained(cluster, "cannot run in this pool"))
     with dask.config.set({"htcdaskgateway.condor.poll-interval": "200ms"}):
         scope = {"cluster": cluster, "gateway": cluster.gateway}
         # A smaller part of the largest machine, which other tests share.
@@ -178,7 +181,7 @@ def test_a_container_in_a_pool_without_apptainer(new_cluster: Callable[..., Any]
     dask.config.set({"htcdaskgateway.check-slots": False})
     cluster = new_cluster(container_image="/images/worker.sif", container_runtime="htcondor")
     cluster.scale(1)
-    told = explained(cluster, "can never run")
+    told = explained(cluster, "cannot run in this pool")
     assert "Apptainer is missing" in str(told)
     assert "TARGET.HasContainer" in str(told)
     assert "container_runtime='apptainer'" in str(told)
@@ -190,7 +193,7 @@ def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) ->
     cluster = new_cluster(job_script_prologue=["echo the library libfoo is missing >&2; exit 3"])
     cluster.scale(1)
     told = explained(cluster, "is held")
-    assert "its Dask worker failed again and again" in str(told)
+    assert "its Dask worker failed three times" in str(told)
     assert "the library libfoo is missing" in str(told)
     assert "exit code 3" in str(told)
     assert told.hopeless
@@ -201,7 +204,9 @@ def test_a_python_that_is_not_on_the_execute_node(new_cluster: Callable[..., Any
     cluster.scale(1)
     told = explained(cluster, "is held")
     assert "its worker's Python is not on that machine" in str(told)
-    assert all(remedy in str(told) for remedy in ("python=…", "container_image=…", "file system that they share"))
+    assert all(
+        remedy in str(told) for remedy in ("python=…", "container_image=…", "file system that the nodes share")
+    )
     # Whoever looks with condor_q alone reads it, too.
     reason = cluster.jobs()[0].hold_reason
     assert "its Python, /no where/bin/python, is not there" in reason
@@ -226,7 +231,7 @@ def test_a_pool_that_is_full_is_no_reason_to_give_up(new_cluster: Callable[..., 
     first.get_client().wait_for_workers(4, timeout=PATIENCE)
     second = new_cluster(cpus=3)
     second.scale(1)
-    told = explained(second, "waits for its turn: 1 of 1 machine could run it", "none has enough left")
+    told = explained(second, "waits for its turn: 1 of 1 machine can run it", "none has enough free now")
     assert "TARGET.Cpus >= RequestCpus" in str(told)
     assert not told.hopeless
     assert told.stuck == 0
@@ -247,7 +252,7 @@ def test_a_submit_is_analyzed_once_and_a_few_submits_only(
     tool_calls.forget()
     told = cluster.explain()
     assert len([call for call in tool_calls.calls_of("condor_q") if "-better-analyze" in call]) == 3
-    assert "was not looked at" in str(told)
+    assert "HTCondor was not asked about it" in str(told)
     assert told.stuck == 6
 
 
@@ -282,8 +287,8 @@ def test_it_stays_text_in_a_notebook(new_cluster: Callable[..., Any], pool: Pool
         (21, 102, "used more memory than it asked for"),
         (34, 104, "used more disk than it asked for"),
         (34, 0, "used more of a resource"),
-        (13, 2, "misses an input file"),
-        (14, 2, "misses its directory"),
+        (13, 2, "has no input file"),
+        (14, 2, "has no working directory"),
         (6, 2, "could not be started"),
         (77, 5, "code 77, subcode 5"),
     ],
@@ -306,3 +311,12 @@ def test_input_on_its_way_to_the_schedd_is_no_failure() -> None:
     findings = held(jobs, WorkerSpec.from_keywords())
     assert "waits for its input" in str(findings[0])
     assert not Explanation(jobs, findings).hopeless
+
+
+def test_a_kind_of_gpu_that_no_machine_has() -> None:
+    condition = "countMatches(MY.RequireGPUs,TARGET.AvailableGPUs) >= RequestGPUs"
+    said = Analysis(((0, condition),), machines=2, rejected=2, refusing=0, values={})
+    job = WorkerJob.from_ad({"ClusterId": 1, "ProcId": 0, "JobStatus": 1, "EnteredCurrentStatus": 1})
+    found = describe((job,), said)
+    assert "no machine has that many GPUs of that kind" in found.what
+    assert found.keyword == "gpus=…"

@@ -95,7 +95,7 @@ def test_a_look_that_was_under_way_is_not_taken_for_an_answer_of_now(
         done.touch()
         return await before, await asyncio.gather(*after)
 
-    with pytest.warns(GatewayWarning, match="on hold"):
+    with pytest.warns(GatewayWarning, match="HTCondor holds"):
         before, after = cluster.gateway.sync(both)
     assert before.summary() == "1 running, 0 idle, 0 held"
     assert {jobs.summary() for jobs in after} == {"0 running, 0 idle, 1 held"}

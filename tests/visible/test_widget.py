@@ -98,7 +98,9 @@ def test_what_has_not_joined_is_never_said_to_be_there(new_cluster: Callable[...
         wait_until(lambda: row("Idle", 3) in cluster._repr_html_(), what=lambda: counts(cluster))
         wait_until(lambda: not buttons(cluster)["Explain"].disabled)
         buttons(cluster)["Explain"].click()
-        wait_until(lambda: "can never run" in cluster._view.why.value, what=lambda: cluster._view.why.value)
+        wait_until(
+            lambda: "cannot run in this pool" in cluster._view.why.value, what=lambda: cluster._view.why.value
+        )
         wait_until(lambda: not buttons(cluster)["Logs"].disabled)
         buttons(cluster)["Logs"].click()
         wait_until(lambda: "No worker has written" in cluster._view.logs.value)

@@ -68,6 +68,8 @@ CONFIG: dict[str, object] = {
     "UPDATE_INTERVAL": 5,
     "JOB_START_DELAY": 0,
     "PERIODIC_EXPR_INTERVAL": 5,
+    # By default a hundredth of the time: on a busy machine a look of half a second puts the next one off by 50 s.
+    "PERIODIC_EXPR_TIMESLICE": 0.5,
     "MAX_JOBS_PER_OWNER": 200000,
     "MAX_JOBS_PER_SUBMISSION": 200000,
 }

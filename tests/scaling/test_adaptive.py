@@ -228,7 +228,7 @@ def test_a_schedd_that_is_away_is_logged_once_and_adapting_goes_on(
         tool_calls.restore("condor_q")
         wait_until(lambda: len(pool.jobs(cluster.name)) == 1, what="adapting goes on")
         wait_until(lambda: "adaptive scaling works again" in caplog.text)
-    told = [record.getMessage() for record in caplog.records if "interrupted" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "tries again" in record.getMessage()]
     assert len(told) == 1
     assert "Can't find address" in told[0]
 

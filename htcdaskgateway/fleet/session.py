@@ -18,7 +18,7 @@ from ..scheduler.link import ADAPTIVE, SCHEDD, SchedulerLink
 from ..scheduler.versions import VersionMismatchWarning, Versions, compare
 from ..worker import containers, fermilab, sending, staging
 from ..worker.spec import WorkerSpec
-from .code import learn
+from .code import at_scheduler, learn
 from .fleet import Fleet
 from .joins import keep_last_joins
 from .queue import clusters_constraint, remove_jobs
@@ -102,6 +102,7 @@ class Session:
         if self.spec.packages:
             self._packed = self._packed or staged(stage.directory) or await packing.pack_beside(self.spec.packages)
             stage.packed = self._packed
+            await at_scheduler(link, self._packed)
         stage.write(address, security.tls_cert, security.tls_key)
         self.fleet = Fleet(self.condor, stage, link, schedd=schedd)
 

@@ -34,7 +34,7 @@ class Notebook:
     def __init__(self, directory, cache):
         self.directory = directory / "notebook"
         self.directory.mkdir()
-        (self.directory / "beside.py").write_text("VERSION = 1\n")
+        (self.directory / "beside.py").write_text("VERSION = 1\ndef times(x): return 2 * x\n")
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(TOP)}
         venv = directory / "venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)

@@ -57,11 +57,15 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
                 kept = client.submit(work, os.path.abspath("ran"))
                 kept.result(timeout=60)
                 jobs = [str(job.id) for job in cluster.jobs()]
-                Path("beside.py").write_text("VERSION = 2\\n")
+                import beside
+                by_name = [client.submit(beside.times, 21).result(timeout=60)]
+                Path("beside.py").write_text("VERSION = 2\\ndef halves(x): return x / VERSION\\n")
                 synced = cluster.sync_packages()
                 again = client.submit(version, pure=False).result(timeout=60)
+                import importlib
+                by_name.append(client.submit(importlib.reload(beside).halves, 42).result(timeout=60))
                 print(json.dumps({
-                    "seen": seen, "again": again, "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
+                    "by name": by_name, "seen": seen, "again": again, "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
                     "workers": synced.workers, "sent": synced.sent, "changed": synced.packages_changed,
                     "same jobs": [str(job.id) for job in cluster.jobs()] == jobs,
                     "nothing new": cluster.sync_packages().workers,
@@ -80,6 +84,8 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
     assert seen["certificates"]
     assert str(notebook.directory.parent) not in seen["prefix"]
     assert told["again"] == 2
+    # The scheduler reads a graph before a worker does.
+    assert told["by name"] == [42, 21.0]
     assert told["kept"] == 42
     assert told["ran"] == "ran "
     assert (told["workers"], told["nothing new"]) == (1, 0)

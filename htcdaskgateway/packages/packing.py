@@ -92,6 +92,12 @@ def pack(packages: str) -> Packed:
         raise StagingError(f"packages={packages!r} cannot be packed: {error}") from error
 
 
+def keys(packages: str) -> tuple[str, str]:
+    """Return the keys that the packages and the local code have now, and pack nothing."""
+    manifest, local = _Packing(Environment.of(packages), cache()).manifests()
+    return key_of(manifest), key_of(local)
+
+
 class _Packing:
     def __init__(self, environment: Environment, directory: Path) -> None:
         self.environment = environment
@@ -99,11 +105,17 @@ class _Packing:
         name = hashlib.sha256(f"{environment.prefix}\0{environment.version}".encode()).hexdigest()[:_KEY_LENGTH]
         self.index = Index(directory / f"{name}.index")
 
-    def run(self) -> Packed:
+    def manifests(self) -> tuple[dict[str, Entry], dict[str, Entry]]:
+        """Return what there is now: the Python with its packages, and the local code."""
         code = LocalCode(self.environment)
         interpreter = list(self.environment.interpreter())
         files = [*interpreter, *self._libraries(interpreter), *self.environment.packages(frozenset(code.editable))]
-        manifest = self._look(files)
+        found = self._look(files), self._look(code.files())
+        self.index.save()
+        return found
+
+    def run(self) -> Packed:
+        manifest, local = self.manifests()
         key, size = key_of(manifest), sum(entry.size for entry in manifest.values())
         base, changed, gone = self._nearest(manifest, size)
         if base is None:
@@ -117,12 +129,10 @@ class _Packing:
             if not delta.exists():
                 notes = {"removed": "".join(f"{name}\n" for name in gone)}
                 archive.write(delta, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
-        local = self._look(code.files())
         local_key = key_of(local)
         archives["local.tar.gz"] = place = self.directory / f"{local_key}.local.tar.gz"
         if not place.exists():
             archive.write(place, local, local, top=f"local-{local_key}")
-        self.index.save()
         (self.directory / f"{base}.json").touch()
         self._forget({base, local_key})
         return Packed(

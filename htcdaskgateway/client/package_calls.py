@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..fleet.code import Synced, sync
-from ..fleet.stale import watch
 from .calls import WorkerCalls
+
+if TYPE_CHECKING:
+    from ..fleet.code import Synced
 
 
 class PackageCalls(WorkerCalls):
@@ -19,6 +20,8 @@ class PackageCalls(WorkerCalls):
         """
         client = super().get_client(set_as_default=set_as_default)  # type: ignore[misc]
         if self._session.fleet is not None and self._session.spec.packages:
+            from ..fleet.stale import watch
+
             watch(client, self._session.fleet.staging)
         return client
 
@@ -43,4 +46,6 @@ class PackageCalls(WorkerCalls):
         return self.gateway.sync(self._sync_packages)
 
     async def _sync_packages(self) -> Synced:
+        from ..fleet.code import sync
+
         return await sync(self.fleet)

@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import config
 from ..errors import ConfigError, PackagesError
 from ..packages import nodes, packing
-from ..packages.packing import Packed
+from ..packages.packed import Packed
 from ..packages.sending import directories
 from ..remote.scheduler_plugin import job_of
 from ..scheduler.link import SchedulerLink

@@ -7,9 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..display.progress import progress
@@ -20,6 +19,7 @@ from .archive import Entry, Manifest
 from .environment import Environment, Found
 from .index import Index
 from .local_code import LocalCode
+from .packed import Packed
 
 # Part of each key: what is unpacked in another way is another tree.
 _LAYOUT = 1
@@ -30,41 +30,6 @@ _LOCAL_KEPT = 86400
 _KEY_LENGTH = 32
 _SUFFIXES = (".gz", ".zst")
 _ZSTANDARD = re.compile(r".*/site-packages/(zstandard[/-]|_cffi_backend)")
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What is sent of an environment: its keys, its archives' paths by their names, and what a node must have."""
-
-    key: str
-    base: str
-    local: str
-    archives: Mapping[str, str]
-    checksums: Mapping[str, str]
-    glibc: int
-    machine: str
-    version: str
-    size: int
-    certificates: str
-
-    @property
-    def with_each_job(self) -> list[str]:
-        """The names of the archives that always travel."""
-        return [name for name in self.archives if name.startswith(("delta", "local"))]
-
-    @property
-    def if_missing(self) -> list[str]:
-        """The names of the archives that a node may have already."""
-        return [name for name in self.archives if not name.startswith(("delta", "local"))]
-
-    def to_json(self) -> str:
-        """Return a text that `from_json` reads."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Packed:
-        """Return what `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 def cache() -> Path:

@@ -35,7 +35,7 @@ for name in ("worker.sub.j2", "worker.sh.j2"):
         templating.render(name)
     except templating.TemplateError as error:
         assert "undefined" in str(error), error
-assert "class HTCondorWorkers" in _FromSource().__reduce__()[1][1]["source"]
+assert "class HTCondorWorkers" in _FromSource("scheduler_plugin", "HTCondorWorkers").__reduce__()[1][1]["source"]
 from htcdaskgateway.sites import profile
 assert {"ncsa", "fermilab-eaf"} <= {*profile.names()} and profile.read("ncsa")
 print(pathlib.Path(htcdaskgateway.__file__).parent)

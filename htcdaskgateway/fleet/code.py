@@ -12,8 +12,10 @@ from pathlib import Path
 from .. import config
 from ..errors import ConfigError, PackagesError
 from ..packages import nodes, packing
+from ..packages.packed import Packed
 from ..packages.sending import directories
 from ..remote.scheduler_plugin import job_of
+from ..scheduler.link import SchedulerLink
 from .fleet import Fleet
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ async def sync(fleet: Fleet) -> Synced:
         for address, told in (await fleet.scheduler.packages()).items()
         if told["code"] != packed.local
     }
-    code = await asyncio.to_thread(Path(packed.archives["local.tar.gz"]).read_bytes)
+    code = await at_scheduler(fleet.scheduler, packed)
     changed = packed.key != before.key
     if not old:
         return Synced(0, len(code), changed)
@@ -88,6 +90,13 @@ async def sync(fleet: Fleet) -> Synced:
             f"{', '.join(missing)}; cluster.logs() says why, and calling it again tries again"
         )
     return Synced(len(ready), len(code), changed, tuple(kept))
+
+
+async def at_scheduler(scheduler: SchedulerLink, packed: Packed) -> bytes:
+    """Bring the local code to the scheduler, and return it."""
+    code = await asyncio.to_thread(Path(packed.archives["local.tar.gz"]).read_bytes)
+    await scheduler.have_code(code, packed.local)
+    return code
 
 
 async def _successors(fleet: Fleet, names: list[str], code: str) -> list[str]:

@@ -12,13 +12,11 @@ from ..condor.jobs import CLUSTER_ATTRIBUTE
 from ..condor.schedd import Condor, check_schedd
 from ..display.warn import warn
 from ..errors import CondorError, ConfigError, SchedulerError, StagingError
-from ..packages import nodes, packing
-from ..packages.sending import staged
+from ..packages.packed import Packed
 from ..scheduler.link import ADAPTIVE, SCHEDD, SchedulerLink
 from ..scheduler.versions import VersionMismatchWarning, Versions, compare
 from ..worker import containers, fermilab, sending, staging
 from ..worker.spec import WorkerSpec
-from .code import learn
 from .fleet import Fleet
 from .joins import keep_last_joins
 from .queue import clusters_constraint, remove_jobs
@@ -41,7 +39,7 @@ class Session:
         self.condor = Condor()
         self.fleet: Fleet | None = None
         self.adaptive: FleetAdaptive | None = None
-        self._packed: packing.Packed | None = None
+        self._packed: Packed | None = None
         self._given = fermilab.translated(worker)
         self._fresh = name is None
         self._comparing: asyncio.Task[None] | None = None
@@ -53,6 +51,8 @@ class Session:
         containers.check_image(self.spec)
         sending.check_files(self.spec)
         if self.spec.packages:
+            from ..packages import packing
+
             packing.check(self.spec.packages)
         staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
 
@@ -61,6 +61,8 @@ class Session:
         if self._fresh:
             await containers.check_slots(self.condor, self.spec)
             if self.spec.packages:
+                from ..packages import nodes, packing
+
                 self._packed = await packing.pack_beside(self.spec.packages)
                 await nodes.check(self.condor, self._packed)
 
@@ -100,8 +102,14 @@ class Session:
             await self._sweep(name, address, known)
         stage = self.stage(name)
         if self.spec.packages:
-            self._packed = self._packed or staged(stage.directory) or await packing.pack_beside(self.spec.packages)
+            from ..packages import packing
+            from ..packages.sending import staged
+            from .code import at_scheduler
+
+            self._packed = self._packed or staged(stage.directory)
+            self._packed = self._packed or await packing.pack_beside(self.spec.packages)
             stage.packed = self._packed
+            await at_scheduler(link, self._packed)
         stage.write(address, security.tls_cert, security.tls_key)
         self.fleet = Fleet(self.condor, stage, link, schedd=schedd)
 
@@ -195,6 +203,8 @@ class Session:
 
     async def _learn(self, fleet: Fleet) -> None:
         """Take note of the machines that have the packages now."""
+        from .code import learn
+
         try:
             await learn(fleet)
         except (SchedulerError, StagingError, OSError) as error:

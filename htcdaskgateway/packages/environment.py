@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -163,14 +162,14 @@ def walk(root: str, name: str, skip: Callable[[str], bool] = lambda name: False)
     stack = [(root, name)]
     while stack:
         directory, here = stack.pop()
-        for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-            if entry.name == "__pycache__" or (directory == root and skip(entry.name)):
-                continue
-            found = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                stack.append((entry.path, f"{here}/{entry.name}"))
-            elif stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-                yield Found(f"{here}/{entry.name}", entry.path, found)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name == "__pycache__" or (directory == root and skip(entry.name)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append((entry.path, f"{here}/{entry.name}"))
+                elif entry.is_symlink() or entry.is_file():
+                    yield Found(f"{here}/{entry.name}", entry.path, entry.stat(follow_symlinks=False))
 
 
 def own_python() -> str:

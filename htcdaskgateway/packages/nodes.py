@@ -13,7 +13,8 @@ from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor
 from ..errors import CondorError, PackagesError
 from ..files import write_private
-from .packing import Packed, cache
+from .packed import Packed
+from .packing import cache
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..display.progress import progress
@@ -20,6 +19,7 @@ from .archive import Entry, Manifest
 from .environment import Environment, Found
 from .index import Index
 from .local_code import LocalCode
+from .packed import Packed
 
 # Part of each key: what is unpacked in another way is another tree.
 _LAYOUT = 1
@@ -30,41 +30,6 @@ _LOCAL_KEPT = 86400
 _KEY_LENGTH = 32
 _SUFFIXES = (".gz", ".zst")
 _ZSTANDARD = re.compile(r".*/site-packages/(zstandard[/-]|_cffi_backend)")
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What is sent of an environment: its keys, its archives' paths by their names, and what a node must have."""
-
-    key: str
-    base: str
-    local: str
-    archives: Mapping[str, str]
-    checksums: Mapping[str, str]
-    glibc: int
-    machine: str
-    version: str
-    size: int
-    certificates: str
-
-    @property
-    def with_each_job(self) -> list[str]:
-        """The names of the archives that always travel."""
-        return [name for name in self.archives if name.startswith(("delta", "local"))]
-
-    @property
-    def if_missing(self) -> list[str]:
-        """The names of the archives that a node may have already."""
-        return [name for name in self.archives if not name.startswith(("delta", "local"))]
-
-    def to_json(self) -> str:
-        """Return a text that `from_json` reads."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Packed:
-        """Return what `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 def cache() -> Path:
@@ -92,6 +57,12 @@ def pack(packages: str) -> Packed:
         raise StagingError(f"packages={packages!r} cannot be packed: {error}") from error
 
 
+def keys(packages: str) -> tuple[str, str]:
+    """Return the keys that the packages and the local code have now, and pack nothing."""
+    manifest, local = _Packing(Environment.of(packages), cache()).manifests()
+    return key_of(manifest), key_of(local)
+
+
 class _Packing:
     def __init__(self, environment: Environment, directory: Path) -> None:
         self.environment = environment
@@ -99,11 +70,17 @@ class _Packing:
         name = hashlib.sha256(f"{environment.prefix}\0{environment.version}".encode()).hexdigest()[:_KEY_LENGTH]
         self.index = Index(directory / f"{name}.index")
 
-    def run(self) -> Packed:
+    def manifests(self) -> tuple[dict[str, Entry], dict[str, Entry]]:
+        """Return what there is now: the Python with its packages, and the local code."""
         code = LocalCode(self.environment)
         interpreter = list(self.environment.interpreter())
         files = [*interpreter, *self._libraries(interpreter), *self.environment.packages(frozenset(code.editable))]
-        manifest = self._look(files)
+        found = self._look(files), self._look(code.files())
+        self.index.save()
+        return found
+
+    def run(self) -> Packed:
+        manifest, local = self.manifests()
         key, size = key_of(manifest), sum(entry.size for entry in manifest.values())
         base, changed, gone = self._nearest(manifest, size)
         if base is None:
@@ -117,12 +94,10 @@ class _Packing:
             if not delta.exists():
                 notes = {"removed": "".join(f"{name}\n" for name in gone)}
                 archive.write(delta, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
-        local = self._look(code.files())
         local_key = key_of(local)
         archives["local.tar.gz"] = place = self.directory / f"{local_key}.local.tar.gz"
         if not place.exists():
             archive.write(place, local, local, top=f"local-{local_key}")
-        self.index.save()
         (self.directory / f"{base}.json").touch()
         self._forget({base, local_key})
         return Packed(

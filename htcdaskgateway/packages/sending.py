@@ -17,7 +17,7 @@ from ..condor.quoting import quote_shell
 from ..errors import ConfigError
 from ..files import private_directory, write_private
 from . import nodes
-from .packing import Packed
+from .packed import Packed
 
 PACKAGES_FILES = ("packages_node.sh", "packages_preload.py")
 """What goes with the job beside the archives, and runs on the node."""

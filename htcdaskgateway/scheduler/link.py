@@ -56,21 +56,24 @@ class Tasks(NamedTuple):
 
 
 class _FromSource:
-    """An object that pickles as the text of a plugin.
+    """An object that pickles as the text of a plugin: a class of a module of ``remote/``.
 
     By reference the plugin would not be found where this package is not installed, and pickled by value it would
     carry the bytecode of this Python, which another minor version misreads.
     """
 
+    def __init__(self, module: str, plugin: str) -> None:
+        self.module = module
+        self.plugin = plugin
+
     def __reduce__(self) -> tuple[Any, ...]:
-        source = (
-            resources.files("htcdaskgateway.remote").joinpath("scheduler_plugin.py").read_text(encoding="utf-8")
-        )
-        scope = {"__name__": "htcdaskgateway_scheduler_plugin"}
+        file = f"{self.module}.py"
+        source = resources.files("htcdaskgateway.remote").joinpath(file).read_text(encoding="utf-8")
+        scope = {"__name__": f"htcdaskgateway_{self.module}"}
         return eval, (
             # With the file's name, so that a traceback there says where it is from.
-            "exec(compile(source, name, 'exec'), scope) or scope['HTCondorWorkers']()",
-            {"source": source, "scope": scope, "name": "htcdaskgateway/remote/scheduler_plugin.py"},
+            f"exec(compile(source, name, 'exec'), scope) or scope[{self.plugin!r}]()",
+            {"source": source, "scope": scope, "name": f"htcdaskgateway/remote/{file}"},
         )
 
 
@@ -120,13 +123,11 @@ class SchedulerLink:
 
     async def install(self) -> None:
         """Put the plugin into the scheduler; where it is already, nothing happens."""
+        name = f"{scheduler_plugin.NAME}{scheduler_plugin.VERSION}"
+        plugin = dumps(_FromSource("scheduler_plugin", "HTCondorWorkers"))
         await self._ask(
             "take in the plugin that lets HTCondor's workers join",
-            self.comm.register_scheduler_plugin(
-                plugin=dumps(_FromSource()),
-                name=f"{scheduler_plugin.NAME}{scheduler_plugin.VERSION}",
-                idempotent=True,
-            ),
+            self.comm.register_scheduler_plugin(plugin=plugin, name=name, idempotent=True),
         )
 
     async def workers(self, cheapest: int = 0) -> tuple[dict[str, int], list[str]]:
@@ -164,6 +165,16 @@ class SchedulerLink:
     async def packages(self) -> dict[str, dict[str, str]]:
         """Return what the workers with the notebook's packages tell of them, by the workers' addresses."""
         return dict(await self._ask("tell its workers' packages", self.comm.htcdaskgateway_packages()))
+
+    async def have_code(self, code: bytes, key: str) -> None:
+        """Let the scheduler have the local code itself, which graphs name."""
+        plugin = dumps(_FromSource("scheduler_code", "LocalCode"))
+        name = f"{scheduler_plugin.NAME}code"
+        await self._ask(
+            "take in the plugin that has local code",
+            self.comm.register_scheduler_plugin(plugin=plugin, name=name, idempotent=True),
+        )
+        await self._ask("take local code", self.comm.htcdaskgateway_scheduler_code(code=code, key=key))
 
     async def send_code(self, workers: list[str], code: bytes, key: str) -> dict[str, Any]:
         """Send local code to the workers of these addresses; return what each says, an error where one failed."""

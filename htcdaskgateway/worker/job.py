@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dask.config
@@ -13,8 +14,7 @@ from .. import config
 from .._version import __version__
 from ..condor import templating
 from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
-from ..packages.packing import Packed
-from ..packages.sending import PACKAGES_FILES, request, settings
+from ..packages.packed import Packed
 from . import checks, containers, sending
 from .own_python import PACKED
 from .spec import WorkerSpec
@@ -63,6 +63,16 @@ def job_files(
     cluster: str, spec: WorkerSpec, scheduler_address: str, logs: str, packed: Packed | None = None
 ) -> dict[str, str]:
     """Return the text of the job's files by their names; `logs` is where the submit description puts the output."""
+    asked: Any = None
+    files: tuple[str, ...] = REMOTE_FILES
+    texts: dict[str, str] = {}
+    if packed is not None:
+        from ..packages import sending as packages
+
+        asked = packages.request(packed, plainly=spec.spool or spec.max_idle is not None)
+        files += packages.PACKAGES_FILES
+        exits = {"EXIT_RESEND": EXIT_RESEND, "EXIT_NODE": EXIT_NODE, "EXIT_UNPACK": EXIT_UNPACK}
+        texts["packages.conf"] = packages.settings(packed, **exits)
     shared = {
         "cluster": cluster,
         "spec": spec,
@@ -70,7 +80,7 @@ def job_files(
         "name_prefix": NAME_PREFIX,
         "exit_unnamed": EXIT_UNNAMED,
         "exit_no_python": EXIT_NO_PYTHON,
-        "packages": request(packed, plainly=spec.spool or spec.max_idle is not None) if packed else None,
+        "packages": asked,
     }
     description = templating.render(
         "worker.sub.j2",
@@ -100,13 +110,7 @@ def job_files(
         container_prefix=container_prefix(spec),
     )
     remote = resources.files("htcdaskgateway.remote")
-    files: tuple[str, ...] = REMOTE_FILES
-    texts = {"worker.sub": description, "worker.sh": script}
-    if packed is not None:
-        files += PACKAGES_FILES
-        texts["packages.conf"] = settings(
-            packed, EXIT_RESEND=EXIT_RESEND, EXIT_NODE=EXIT_NODE, EXIT_UNPACK=EXIT_UNPACK
-        )
+    texts |= {"worker.sub": description, "worker.sh": script}
     return {**texts, **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in files}}
 
 

@@ -18,8 +18,7 @@ from .. import config
 from ..condor.schedd import check_schedd
 from ..errors import ConfigError, StagingError
 from ..files import NotOwnError, private_directory, write_private
-from ..packages import sending
-from ..packages.packing import Packed
+from ..packages.packed import Packed
 from ..sites.paths import expand
 from .job import REMOTE_FILES, job_files, spool_seconds
 from .spec import WorkerSpec
@@ -126,6 +125,8 @@ class Staging:
 
     def _write_files(self, files: dict[str, str]) -> None:
         if self.packed is not None:
+            from ..packages import sending
+
             sending.stage(self.packed, self.directory)
         for name, text in files.items():
             _write(self.directory / name, text, 0o700 if name.endswith(".sh") else 0o600)

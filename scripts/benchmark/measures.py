@@ -26,8 +26,9 @@ from distributed import Client, LocalCluster
 
 from htcdaskgateway.condor.jobs import ATTRIBUTES
 
+from .packages import packages
 from .pairs import Fact, Row, pairs, timed
-from .world import DEADLINE, Bare, as_new, empty_queue, jobs_of, settled, tool, until
+from .world import DEADLINE, Bare, as_new, empty_queue, jobs_of, joined, settled, tool, until, wait_joined
 
 WAITING = "false"  # requirements that no slot fulfils: the jobs wait, and no worker disturbs the clock
 
@@ -206,16 +207,6 @@ def ready(gateway: Any, directory: Path, quick: bool) -> Iterator[Row]:
                 goal=1,
             )
     cluster.shutdown()
-
-
-def joined(client: Client) -> int:
-    """Return how many workers the scheduler has."""
-    return len(client.scheduler_info(n_workers=-1)["workers"])
-
-
-def wait_joined(client: Client, n: int) -> None:
-    """Wait until the scheduler has n workers; the same way for all, whatever their own waiting costs."""
-    until(lambda: joined(client) >= n, f"{n} workers", pause=0.01)
 
 
 def jobqueue_ready(n: int) -> float:
@@ -569,4 +560,5 @@ MEASURES = {
     "looking": looking,
     "adaptive": adaptive,
     "importing": importing,
+    "packages": packages,
 }

@@ -15,7 +15,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 FIGURES = DOCS / "benchmarks.json"
 
 # The measurements of each page, in its order.
-MEASURES = "submit", "ready", "worker_start", "restart", "computing", "shutdown", "looking", "adaptive", "importing"
+MEASURES = (
+    *("submit", "ready", "worker_start", "restart", "computing", "shutdown", "looking", "adaptive", "importing"),
+    "packages",
+)
 LIMITS = "jobs", "materialization", "connections", "workers", "files"
 PAGES = {
     "benchmarks.md": ("Speed: every figure", MEASURES),

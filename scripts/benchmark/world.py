@@ -106,6 +106,16 @@ class Bare:
         return len(tool("condor_q", "-constraint", "Bare =?= true", "-af", "ClusterId").split())
 
 
+def joined(client: Any) -> int:
+    """Return how many workers the scheduler has."""
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def wait_joined(client: Any, n: int) -> None:
+    """Wait until the scheduler has n workers; the same way for all, whatever their own waiting costs."""
+    until(lambda: joined(client) >= n, f"{n} workers", pause=0.01)
+
+
 def settled(cluster: Any) -> None:
     """Wait for the second count that follows a scale, so that it does not fall into the next measurement."""
     cluster.gateway.sync(cluster.fleet.settled)

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
+from importlib import resources
 from pathlib import Path
 
+import dask.config
 import pytest
+
+from htcdaskgateway.packages import packing
+from htcdaskgateway.packages.sending import PACKAGES_FILES, settings
+from htcdaskgateway.worker.job import EXIT_NODE, EXIT_RESEND, EXIT_UNPACK
 
 TOP = Path(__file__).parent.parent.parent
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
+EXITS = {"EXIT_RESEND": EXIT_RESEND, "EXIT_NODE": EXIT_NODE, "EXIT_UNPACK": EXIT_UNPACK}
 
 
 class Notebook:
@@ -24,7 +34,7 @@ class Notebook:
     def __init__(self, directory, cache):
         self.directory = directory / "notebook"
         self.directory.mkdir()
-        (self.directory / "beside.py").write_text("VERSION = 1\n")
+        (self.directory / "beside.py").write_text("VERSION = 1\ndef times(x): return 2 * x\n")
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(TOP)}
         venv = directory / "venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
@@ -53,6 +63,72 @@ class Notebook:
         return json.loads(done.stdout.splitlines()[-1])
 
 
+class Environment:
+    """A small environment, packed anew after each change."""
+
+    def __init__(self, directory, maker=()):
+        self.path = directory / "small"
+        maker = maker or [sys.executable, "-m", "venv", "--without-pip"]
+        subprocess.run([*maker, self.path], check=True, timeout=60, capture_output=True)
+        self.site = next(self.path.glob("lib/python3*/site-packages"))
+        self.install("pack_me", "VALUE = 'first'\n")
+
+    def install(self, name, text):
+        (self.site / name).mkdir(exist_ok=True)
+        (self.site / name / "__init__.py").write_text(text)
+
+    def pack(self):
+        return packing.pack(str(self.path))
+
+
+class Node:
+    """A machine: a directory for each job, and one that may keep packages."""
+
+    look = "import sys, pack_me; print(sys.prefix, pack_me.VALUE, sep='|')"
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.shared = directory / "shared"
+        self.shared.mkdir()
+        self.cache = self.shared / f"htcdask-{os.getuid()}"
+        self.jobs = 0
+
+    def job(self, packed, *, base=True, path=None, code=None, cached=True, owner=None, size="20GB", root=None):
+        """Start what a job does: its scratch directory, and the running process; `root`: another root directory."""
+        self.jobs += 1
+        scratch = self.directory / f"job-{self.jobs}"
+        scratch.mkdir()
+        for name, place in packed.archives.items():
+            if base or name in packed.with_each_job:
+                shutil.copyfile(place, scratch / name)
+        for name in PACKAGES_FILES:
+            text = resources.files("htcdaskgateway.remote").joinpath(name).read_text()
+            (scratch / name).write_text(text)
+        configured = {"packages.node-directories": [str(self.shared)] if cached else [], "packages.node-size": size}
+        with dask.config.set({f"htcdaskgateway.{name}": value for name, value in configured.items()}):
+            (scratch / "packages.conf").write_text(settings(packed, **EXITS))
+        (scratch / ".job.ad").write_text(f'Owner = "{owner or pwd.getpwuid(os.getuid()).pw_name}"\n')
+        (scratch / ".machine.ad").write_text('Machine = "node.example.org"\n')
+        here = shlex.quote(f"/{scratch.relative_to(root)}" if root else str(scratch))
+        script = f'ad=.job.ad\n. ./packages_node.sh\nexec "$packages_python" -c {shlex.quote(code or self.look)}'
+        program = subprocess.Popen(
+            [*([shutil.which("chroot"), root] if root else []), "/bin/sh", "-c", f"cd {here}\n{script}"],
+            cwd=scratch,
+            env={"PATH": f"{path}:/usr/bin:/bin" if path else "/usr/local/bin:/usr/bin:/bin", "HOME": str(scratch)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return scratch, program
+
+    def run(self, packed, **options):
+        """Return a job's exit code, what it printed, and what was said of the packages."""
+        _, program = self.job(packed, **options)
+        out, err = program.communicate(timeout=120)
+        return program.returncode, out.strip(), err
+
+
 @pytest.fixture(scope="session")
 def packed_cache(tmp_path_factory):
     """One cache of what was packed, for all tests of a process: the first look at an environment takes seconds."""
@@ -60,8 +136,14 @@ def packed_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def notebook(system, tmp_path, packed_cache):
+def desk(tmp_path, packed_cache):
+    """A notebook that asks for no cluster."""
     return Notebook(tmp_path, packed_cache)
+
+
+@pytest.fixture
+def notebook(system, desk):
+    return desk
 
 
 @pytest.fixture
@@ -71,3 +153,34 @@ def shared(tmp_path):
     directory.mkdir()
     directory.chmod(0o1777)
     return directory
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("environment")
+    before, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], str(directory / "cache")
+    yield Environment(directory)
+    os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture
+def packed(small, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small.path.parent / "cache"))
+    small.install("pack_me", "VALUE = 'first'\n")
+    return small.pack()
+
+
+@pytest.fixture
+def node(tmp_path):
+    return Node(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Return the maker of a small environment: a directory, and the command line that makes it."""
+    return Environment
+
+
+@pytest.fixture(scope="session")
+def make_node():
+    return Node

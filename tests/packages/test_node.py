@@ -4,104 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import signal
 import subprocess
-import sys
-from importlib import resources
 from pathlib import Path
 
-import dask.config
 import pytest
 from support import wait_until
 
-from htcdaskgateway.packages import archive, packing
-from htcdaskgateway.packages.sending import PACKAGES_FILES, settings
-
-EXITS = {"EXIT_RESEND": 76, "EXIT_NODE": 81, "EXIT_UNPACK": 82}
-LOOK = "import sys, pack_me; print(sys.prefix, pack_me.VALUE, sep='|')"
-
-
-class Environment:
-    """A small environment, packed anew after each change."""
-
-    def __init__(self, directory):
-        self.path = directory / "small"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.path], check=True, timeout=60)
-        self.site = next(self.path.glob("lib/python3*/site-packages"))
-        self.install("pack_me", "VALUE = 'first'\n")
-
-    def install(self, name, text):
-        (self.site / name).mkdir(exist_ok=True)
-        (self.site / name / "__init__.py").write_text(text)
-
-    def pack(self):
-        return packing.pack(str(self.path))
-
-
-class Node:
-    """A machine: a directory for each job, and one that may keep packages."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.shared = directory / "shared"
-        self.shared.mkdir()
-        self.cache = self.shared / f"htcdask-{os.getuid()}"
-        self.jobs = 0
-
-    def job(self, packed, *, base=True, path=None, code=LOOK, cached=True, owner=None, size="20GB"):
-        """Start what a job does: its scratch directory, and the running process."""
-        self.jobs += 1
-        scratch = self.directory / f"job-{self.jobs}"
-        scratch.mkdir()
-        for name, place in packed.archives.items():
-            if base or name in packed.with_each_job:
-                (scratch / name).symlink_to(place)
-        for name in PACKAGES_FILES:
-            text = resources.files("htcdaskgateway.remote").joinpath(name).read_text()
-            (scratch / name).write_text(text)
-        here = {"packages.node-directories": [str(self.shared)] if cached else [], "packages.node-size": size}
-        with dask.config.set({f"htcdaskgateway.{name}": value for name, value in here.items()}):
-            (scratch / "packages.conf").write_text(settings(packed, **EXITS))
-        (scratch / ".job.ad").write_text(f'Owner = "{owner or os.environ.get("USER", "root")}"\n')
-        (scratch / ".machine.ad").write_text('Machine = "node.example.org"\n')
-        script = f'ad=.job.ad\n. ./packages_node.sh\nexec "$packages_python" -c {shlex.quote(code)}'
-        program = subprocess.Popen(
-            ["/bin/sh", "-c", script],
-            cwd=scratch,
-            env={"PATH": f"{path}:/usr/bin:/bin" if path else "/usr/local/bin:/usr/bin:/bin", "HOME": str(scratch)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        return scratch, program
-
-    def run(self, packed, **options):
-        """Return a job's exit code, what it printed, and what was said of the packages."""
-        _, program = self.job(packed, **options)
-        out, err = program.communicate(timeout=120)
-        return program.returncode, out.strip(), err
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("environment")
-    before, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], str(directory / "cache")
-    yield Environment(directory)
-    os.environ["XDG_CACHE_HOME"] = before
-
-
-@pytest.fixture
-def packed(small, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(small.path.parent / "cache"))
-    small.install("pack_me", "VALUE = 'first'\n")
-    return small.pack()
-
-
-@pytest.fixture
-def node(tmp_path):
-    return Node(tmp_path)
+from htcdaskgateway.packages import archive
+from htcdaskgateway.worker.job import EXIT_NODE, EXIT_RESEND, EXIT_UNPACK
 
 
 def trees(node):
@@ -136,7 +47,7 @@ def test_without_a_directory_of_the_site_the_jobs_own_is_used(packed, node):
 
 
 def test_what_is_not_there_and_was_not_sent_is_asked_for_and_is_no_failure(packed, node):
-    assert node.run(packed, base=False)[0] == EXITS["EXIT_RESEND"]
+    assert node.run(packed, base=False)[0] == EXIT_RESEND
     assert node.run(packed)[0] == 0
 
 
@@ -147,7 +58,7 @@ def test_one_package_more_is_made_of_what_is_there_and_one_that_went_is_gone(sma
     more = small.pack()
     assert more.base == packed.base
     assert Path(more.archives["delta.tar.gz"]).stat().st_size < 10_000
-    code, out, err = node.run(more, base=False, code=f"import one_more; {LOOK}")
+    code, out, err = node.run(more, base=False, code=f"import one_more; {node.look}")
     assert (code, out) == (0, f"{node.cache / more.key}|second"), err
     # The one that was there is as it was.
     assert node.run(packed, base=False)[1].endswith("|first")
@@ -188,7 +99,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_made(packed, node):
         pytest.skip(f"no disk can be mounted: {done.stderr}")
     try:
         code, _, err = node.run(packed)
-        assert code == EXITS["EXIT_UNPACK"]
+        assert code == EXIT_UNPACK
         assert "they cannot be unpacked in" in err
         assert trees(node) == []
     finally:
@@ -198,7 +109,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_made(packed, node):
 def test_what_is_removed_below_a_worker_comes_again(packed, node):
     assert node.run(packed)[0] == 0
     subprocess.run(["rm", "-rf", node.cache / packed.key], check=True, timeout=60)
-    assert node.run(packed, base=False)[0] == EXITS["EXIT_RESEND"]
+    assert node.run(packed, base=False)[0] == EXIT_RESEND
     assert node.run(packed)[0] == 0
 
 
@@ -254,15 +165,15 @@ def test_an_archive_that_was_altered_is_not_unpacked(packed, node, tmp_path):
     archive.write(altered, {}, [], top="env")
     wrong = dataclasses.replace(packed, archives={**packed.archives, "boot.tar.gz": str(altered)})
     code, _, err = node.run(wrong)
-    assert code == EXITS["EXIT_UNPACK"]
+    assert code == EXIT_UNPACK
     assert "its checksum is another" in err
     assert trees(node) == []
 
 
 def test_a_node_of_another_architecture_or_with_an_older_glibc_says_both(packed, node):
     code, _, err = node.run(packed, path=tools(node.directory / "arch", uname="echo riscv64"))
-    assert code == EXITS["EXIT_NODE"]
+    assert code == EXIT_NODE
     assert f"this node is riscv64, and the packages are for {packed.machine}" in err
     code, _, err = node.run(packed, path=tools(node.directory / "old", getconf="echo glibc 2.5"))
-    assert code == EXITS["EXIT_NODE"]
+    assert code == EXIT_NODE
     assert f"this node has glibc 2.5, and the packages need glibc 2.{packed.glibc}" in err

@@ -57,11 +57,16 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
                 kept = client.submit(work, os.path.abspath("ran"))
                 kept.result(timeout=60)
                 jobs = [str(job.id) for job in cluster.jobs()]
-                Path("beside.py").write_text("VERSION = 2\\n")
+                import beside
+                by_name = [client.submit(beside.times, 21).result(timeout=60)]
+                Path("beside.py").write_text("VERSION = 2\\ndef halves(x): return x / VERSION\\n")
                 synced = cluster.sync_packages()
                 again = client.submit(version, pure=False).result(timeout=60)
+                import importlib
+                by_name.append(client.submit(importlib.reload(beside).halves, 42).result(timeout=60))
                 print(json.dumps({
-                    "seen": seen, "again": again, "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
+                    "by name": by_name, "seen": seen, "again": again,
+                    "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
                     "workers": synced.workers, "sent": synced.sent, "changed": synced.packages_changed,
                     "same jobs": [str(job.id) for job in cluster.jobs()] == jobs,
                     "nothing new": cluster.sync_packages().workers,
@@ -80,6 +85,8 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
     assert seen["certificates"]
     assert str(notebook.directory.parent) not in seen["prefix"]
     assert told["again"] == 2
+    # The scheduler reads a graph before a worker does.
+    assert told["by name"] == [42, 21.0]
     assert told["kept"] == 42
     assert told["ran"] == "ran "
     assert (told["workers"], told["nothing new"]) == (1, 0)
@@ -198,3 +205,56 @@ def test_an_edit_during_work_reaches_all_processes_of_a_job_and_their_nannies_an
     assert (told["kept"], told["made"]) == (True, 20)
     assert told["begun"] == [0, 1]
     assert told["jobs"] == 1
+
+
+def test_a_task_that_fails_for_lack_of_code_that_was_edited_meanwhile_says_what_helps(notebook):
+    told = notebook.run(
+        """
+        import importlib, json, sys, time, warnings
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+        import beside
+
+        def use(name):
+            import importlib
+            return importlib.import_module(name).VALUE
+
+        def fails(client, *arguments):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                error = client.submit(*arguments, pure=False).exception(timeout=60)
+                deadline = time.monotonic() + (30 if expected else 2)
+                while time.monotonic() < deadline and not any("a task failed" in str(w.message) for w in caught):
+                    time.sleep(0.05)
+            return [type(error).__name__, *(str(w.message) for w in caught if "a task failed" in str(w.message))]
+
+        with HTCGateway() as gateway:
+            cluster = gateway.new_cluster(packages="notebook", cpus=1, memory="500MB")
+            try:
+                cluster.scale(1)
+                cluster.wait_for_workers(1, timeout=100)
+                client = cluster.get_client()
+                expected = False
+                told = {"nothing changed": fails(client, use, "not_there")}
+                expected = True
+                Path("newer.py").write_text("VALUE = 3\\n")
+                told["a new module"] = fails(client, use, "newer")
+                Path("beside.py").write_text("def newest(x): return x\\n")
+                told["a new function"] = fails(client, importlib.reload(beside).newest, 1)
+                cluster.sync_packages()
+                told["synced"] = client.gather([client.submit(use, "newer"), client.submit(beside.newest, 1)])
+                site = Path(next(path for path in sys.path if path.endswith("site-packages")))
+                (site / "installed.py").write_text("VALUE = 4\\n")
+                told["a new package"] = fails(client, use, "installed")
+                print(json.dumps(told))
+            finally:
+                cluster.shutdown()
+        """
+    )
+    assert told["nothing changed"] == ["ModuleNotFoundError"]
+    hint = "No module named 'newer', and the local code has changed since: cluster.sync_packages()"
+    assert hint in told["a new module"][1]
+    # That one fails at the scheduler, which reads the graph.
+    assert "newest" in told["a new function"][1]
+    assert told["synced"] == [3, 1]
+    assert "the installed packages have changed since" in told["a new package"][1]

@@ -11,7 +11,7 @@ from htcdaskgateway.condor.machines import systems
 from htcdaskgateway.condor.schedd import Condor
 from htcdaskgateway.errors import CondorError, PackagesError
 from htcdaskgateway.packages import nodes, packing
-from htcdaskgateway.packages.packing import Packed
+from htcdaskgateway.packages.packed import Packed
 
 
 def needs(glibc=17, machine=None):

@@ -1,0 +1,140 @@
+"""Environments of different makers, on nodes that have neither them nor any Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.packages import packing
+
+# fmt: off
+PROGRAMS = [
+    "cat", "cp", "cut", "date", "df", "du", "env", "flock", "getconf", "gzip", "id", "ln", "ls", "mkdir", "mkfifo",
+    "mv", "rm", "rmdir", "sed", "sh", "sha256sum", "tail", "tar", "touch", "uname",
+]
+# fmt: on
+
+# Compiled modules of the standard library take libraries of the system along.
+LOOK = """
+import bz2, ctypes, hashlib, json, lzma, ssl, sqlite3, subprocess, sys, zlib
+import pack_me
+own = (sys.prefix, sys.base_prefix, "/tmp/job-1/local")
+child = [sys.executable, "-c", "import pack_me, sys; print(sys.prefix)"]
+print(json.dumps({
+    "value": pack_me.VALUE,
+    "version": list(sys.version_info[:2]),
+    "prefix": sys.prefix,
+    "outside": [path for path in sys.path if path and not path.startswith(own)],
+    "child": subprocess.run(child, capture_output=True, text=True, timeout=60).stdout.strip(),
+    "certificates": len(ssl.create_default_context().get_ca_certs()) > 0,
+}))
+"""
+
+
+def pyenv(*versions):
+    """Return a Python that pyenv has built, of another minor version than this one."""
+    found = Path(os.environ["PYENV_ROOT"]) / "versions"
+    for version in versions:
+        for path in sorted(found.glob(f"{version}.*/bin/python{version}")):
+            if not sys.version.startswith(version):
+                return str(path)
+    return None
+
+
+def debian():
+    if not Path("/etc/debian_version").exists() or not Path("/usr/bin/python3").exists():
+        return None
+    return "/usr/bin/python3"
+
+
+def venv(python):
+    return python and [python, "-m", "venv", "--without-pip"]
+
+
+def uv(python):
+    program = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return program and python and [program, "venv", "--quiet", "--offline", "--no-config", "--python", python]
+
+
+MAKERS = {
+    "venv of this Python": lambda: venv(sys.executable),
+    "venv of another of pyenv's": lambda: venv(pyenv("3.12", "3.13", "3.10", "3.11")),
+    "venv of Debian's": lambda: venv(debian()),
+    "uv's of Debian's": lambda: uv(debian()),
+    "uv's of this Python": lambda: uv(os.path.realpath(sys.executable)),
+}
+
+
+@pytest.fixture(params=[pytest.param(name, id=name.replace(" ", "-"), marks=pytest.mark.long) for name in MAKERS])
+def made(request, tmp_path, monkeypatch, environment):
+    maker = MAKERS[request.param]()
+    if maker is None:
+        pytest.skip(f"{request.param}: not on this machine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return environment(tmp_path, maker)
+
+
+@pytest.fixture
+def bare_root(tmp_path):
+    """A root directory with a shell, tar, gzip and what they need, and no Python."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have another root directory")
+    root = tmp_path / "root"
+    for place in ("bin", "tmp", "dev", "etc", "usr"):
+        (root / place).mkdir(parents=True)
+    (root / "usr" / "bin").symlink_to("../bin")
+    (root / "dev" / "null").touch()
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
+    for name in PROGRAMS:
+        source = shutil.which(name)
+        shutil.copy(os.path.realpath(source), root / "bin" / name)
+        for library in re.findall(
+            r"(/\S+) \(0x", subprocess.run(["ldd", source], capture_output=True, text=True, timeout=20).stdout
+        ):
+            target = root / library.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copy(library, target)
+    # What else belongs to glibc; a Python asks for it, and a node always has it.
+    for name in ("libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1"):
+        libc = next(root.rglob("libc.so.6"))
+        source = Path(*("/", libc.relative_to(root).parent, name))
+        if source.exists() and not (libc.parent / name).exists():
+            shutil.copy(source, libc.parent / name)
+    return root
+
+
+@pytest.fixture
+def bare_node(bare_root, make_node):
+    return make_node(bare_root / "tmp")
+
+
+def test_it_runs_where_there_is_no_python(made, bare_root, bare_node):
+    packed = made.pack()
+    code, out, err = bare_node.run(packed, code=LOOK, root=bare_root, cached=False)
+    assert code == 0, err
+    seen = json.loads(out)
+    assert seen.pop("prefix") == seen.pop("child")
+    assert ".".join(map(str, seen.pop("version"))) == packed.version
+    assert seen == {"value": "first", "outside": [], "certificates": True}
+    assert packed.glibc <= int(os.confstr("CS_GNU_LIBC_VERSION").rpartition(".")[2])
+
+
+def test_a_conda_environment_is_refused_at_once_with_the_way_out(tmp_path, environment):
+    made = environment(tmp_path)
+    (made.path / "conda-meta").mkdir()
+    with pytest.raises(ConfigError, match=r"is a conda environment.*use a venv or uv's environment"):
+        packing.check(str(made.path))
+
+
+def test_what_is_no_environment_is_refused_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="it is 'notebook' or the path of an environment"):
+        packing.check(str(tmp_path))

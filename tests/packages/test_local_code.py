@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import py_compile
 import subprocess
@@ -149,3 +150,23 @@ def test_a_second_look_reads_no_file_again(tmp_path, environment, monkeypatch):
     monkeypatch.setattr("htcdaskgateway.packages.index._read", lambda path: opened.append(path))
     made.pack()
     assert opened == []
+
+
+def test_packing_shows_how_far_it_is(tmp_path, environment, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shown = []
+
+    @contextlib.contextmanager
+    def progress(title, total):
+        yield lambda done, note: shown.append((title, done, total, note))
+
+    monkeypatch.setattr(packing, "progress", progress)
+    made = environment(tmp_path)
+    made.pack()
+    titles, done, totals, notes = zip(*shown, strict=True)
+    assert (set(titles), set(notes), len(set(totals))) == ({"packing"}, {"MiB"}, 1)
+    assert list(done) == sorted(done)
+    assert done[-1] == totals[0]
+    shown.clear()
+    made.pack()
+    assert shown == []

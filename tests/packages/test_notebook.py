@@ -42,6 +42,7 @@ LOOK = """
 """
 
 
+@pytest.mark.core
 def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those_that_run(notebook):
     notebook.install("fresh", "VALUE = 'installed'\n")
     told = notebook.run(

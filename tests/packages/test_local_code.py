@@ -126,6 +126,7 @@ def test_too_much_beside_the_notebook_is_refused_and_the_largest_are_named(tmp_p
     assert said.index("large.bin (40.0 MB)") < said.index("middle.bin (20.0 MB)")
 
 
+@pytest.mark.long
 def test_a_file_that_was_edited_by_hand_in_site_packages_counts_and_compiled_modules_do_not(
     tmp_path, environment, monkeypatch
 ):
@@ -140,6 +141,7 @@ def test_a_file_that_was_edited_by_hand_in_site_packages_counts_and_compiled_mod
     assert made.pack().key == before.key
 
 
+@pytest.mark.long
 def test_a_second_look_reads_no_file_again(tmp_path, environment, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = environment(tmp_path)
@@ -152,6 +154,7 @@ def test_a_second_look_reads_no_file_again(tmp_path, environment, monkeypatch):
     assert opened == []
 
 
+@pytest.mark.long
 def test_packing_shows_how_far_it_is(tmp_path, environment, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shown = []

@@ -82,7 +82,7 @@ class _Packing:
     def run(self) -> Packed:
         manifest, local = self.manifests()
         key, size = key_of(manifest), sum(entry.size for entry in manifest.values())
-        base, changed, gone = self._nearest(manifest, size)
+        base, changed, gone = (key, [], []) if self._has(key) else self._nearest(manifest, size)
         if base is None:
             base = key
             self._pack_base(base, manifest, size)
@@ -133,11 +133,15 @@ class _Packing:
         write_private(note, json.dumps([(file.name, file.path) for file in found]))
         return found
 
+    def _has(self, base: str) -> bool:
+        """Tell whether there is a base of that key, whole: its note is written last."""
+        return (self.directory / f"{base}.json").exists() and any(self.directory.glob(f"{base}.base.tar.*"))
+
     def _nearest(self, manifest: Manifest, size: int) -> tuple[str | None, list[str], list[str]]:
         """Return the base with the least difference, what changed and what went; no base if all are far."""
         best: tuple[int, str | None, list[str], list[str]] = (int(_MOST_CHANGED * size) + 1, None, [], [])
         for note in self.directory.glob("*.json"):
-            if not list(self.directory.glob(f"{note.stem}.base.tar.*")):
+            if not self._has(note.stem):
                 continue
             try:
                 old = json.loads(note.read_text(encoding="utf-8"))

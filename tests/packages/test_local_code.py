@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import py_compile
 import subprocess
@@ -125,6 +126,7 @@ def test_too_much_beside_the_notebook_is_refused_and_the_largest_are_named(tmp_p
     assert said.index("large.bin (40.0 MB)") < said.index("middle.bin (20.0 MB)")
 
 
+@pytest.mark.long
 def test_a_file_that_was_edited_by_hand_in_site_packages_counts_and_compiled_modules_do_not(
     tmp_path, environment, monkeypatch
 ):
@@ -139,6 +141,7 @@ def test_a_file_that_was_edited_by_hand_in_site_packages_counts_and_compiled_mod
     assert made.pack().key == before.key
 
 
+@pytest.mark.long
 def test_a_second_look_reads_no_file_again(tmp_path, environment, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = environment(tmp_path)
@@ -149,3 +152,24 @@ def test_a_second_look_reads_no_file_again(tmp_path, environment, monkeypatch):
     monkeypatch.setattr("htcdaskgateway.packages.index._read", lambda path: opened.append(path))
     made.pack()
     assert opened == []
+
+
+@pytest.mark.long
+def test_packing_shows_how_far_it_is(tmp_path, environment, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shown = []
+
+    @contextlib.contextmanager
+    def progress(title, total):
+        yield lambda done, note: shown.append((title, done, total, note))
+
+    monkeypatch.setattr(packing, "progress", progress)
+    made = environment(tmp_path)
+    made.pack()
+    titles, done, totals, notes = zip(*shown, strict=True)
+    assert (set(titles), set(notes), len(set(totals))) == ({"packing"}, {"MiB"}, 1)
+    assert list(done) == sorted(done)
+    assert done[-1] == totals[0]
+    shown.clear()
+    made.pack()
+    assert shown == []

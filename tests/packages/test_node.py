@@ -39,6 +39,7 @@ def test_eight_at_once_unpack_once_and_the_next_finds_it(packed, node):
     assert (code, "cached in" in err) == (0, True)
 
 
+@pytest.mark.long
 def test_without_a_directory_of_the_site_the_jobs_own_is_used(packed, node):
     code, out, err = node.run(packed, cached=False)
     assert code == 0, err
@@ -69,6 +70,7 @@ def test_one_package_more_is_made_of_what_is_there_and_one_that_went_is_gone(sma
     assert node.run(small.pack(), base=False, code=gone)[1] == "None"
 
 
+@pytest.mark.long
 def test_a_package_that_went_from_the_base_is_gone_on_the_node(small, packed, node):
     (small.site / "pack_me" / "__init__.py").unlink()
     code = "import importlib.util; print(importlib.util.find_spec('pack_me'))"
@@ -76,6 +78,7 @@ def test_a_package_that_went_from_the_base_is_gone_on_the_node(small, packed, no
     assert node.run(without, code=code)[1] == "None"
 
 
+@pytest.mark.long
 def test_one_that_is_killed_while_it_unpacks_leaves_nothing_that_is_used(packed, node):
     slow = tools(node.directory / "slow", tar='/usr/bin/tar "$@" || exit; sleep 60')
     _, program = node.job(packed, path=slow)
@@ -106,6 +109,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_made(packed, node):
         subprocess.run(["umount", node.shared], check=True, timeout=20)
 
 
+@pytest.mark.long
 def test_what_is_removed_below_a_worker_comes_again(packed, node):
     assert node.run(packed)[0] == 0
     subprocess.run(["rm", "-rf", node.cache / packed.key], check=True, timeout=60)
@@ -113,6 +117,7 @@ def test_what_is_removed_below_a_worker_comes_again(packed, node):
     assert node.run(packed)[0] == 0
 
 
+@pytest.mark.long
 def test_the_least_recently_used_go_first_but_none_that_a_worker_uses(small, packed, node):
     assert node.run(packed)[0] == 0
     _, program = node.job(packed, code="import signal; print('up', flush=True); signal.pause()", base=False)
@@ -153,6 +158,7 @@ def test_another_accounts_directory_or_a_link_is_not_used(packed, node, tmp_path
         assert not list(node.cache.iterdir())
 
 
+@pytest.mark.long
 def test_an_account_that_several_users_share_has_no_cache(packed, node):
     path = tools(node.directory / "tools", id="case $1 in -u) echo 65534;; *) echo nobody;; esac")
     code, out, _ = node.run(packed, path=path, owner="alice")

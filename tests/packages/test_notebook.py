@@ -42,6 +42,7 @@ LOOK = """
 """
 
 
+@pytest.mark.core
 def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those_that_run(notebook):
     notebook.install("fresh", "VALUE = 'installed'\n")
     told = notebook.run(
@@ -258,3 +259,47 @@ def test_a_task_that_fails_for_lack_of_code_that_was_edited_meanwhile_says_what_
     assert "newest" in told["a new function"][1]
     assert told["synced"] == [3, 1]
     assert "the installed packages have changed since" in told["a new package"][1]
+
+
+def test_two_environments_at_once_each_have_their_own_and_spooled_jobs_bring_theirs_along(notebook, shared):
+    told = notebook.run(
+        """
+        import json, os, subprocess, sys
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def look():
+            import only_here, sys
+            return [only_here.VALUE, sys.prefix]
+
+        def environment(name):
+            place = Path.cwd().parent / name
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True, timeout=60)
+            (site,) = place.glob("lib/python3*/site-packages")
+            (site / "tests.pth").write_text(f"{TESTS}\\n")
+            (site / "only_here.py").write_text(f"VALUE = {name!r}\\n")
+            return str(place)
+
+        TESTS = next(path for path in reversed(sys.path) if path.endswith("site-packages"))
+        with HTCGateway() as gateway:
+            asked = {"cpus": 1, "memory": "500MB"}
+            first = gateway.new_cluster(packages=environment("first"), **asked)
+            second = gateway.new_cluster(packages=environment("second"), spool=True, **asked)
+            try:
+                told = []
+                for cluster in (first, second):
+                    cluster.scale(1)
+                for cluster in (first, second):
+                    cluster.wait_for_workers(1, timeout=150)
+                    told.append(cluster.get_client().submit(look).result(timeout=60))
+                print(json.dumps(told))
+            finally:
+                first.shutdown()
+                second.shutdown()
+        """,
+        DASK_HTCDASKGATEWAY__PACKAGES__NODE_DIRECTORIES=json.dumps([str(shared)]),
+    )
+    (first, there), (second, here) = told
+    assert (first, second) == ("first", "second")
+    assert there != here
+    assert all(prefix.startswith(f"{shared}/htcdask-") for prefix in (there, here))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import re
 
 import pytest
+from support import wait_until
 
 from htcdaskgateway.condor.machines import systems
 from htcdaskgateway.condor.schedd import Condor
@@ -71,3 +73,29 @@ def test_a_pool_that_does_not_answer_is_no_reason_not_to_begin(pool, caplog):
 
     asyncio.run(nodes.check(Silent(), needs(glibc=99)))
     assert "the collector does not answer" in caplog.text
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [
+        (
+            ("packages.conf", "GLIBC=", "GLIBC=9"),
+            r"its node is not one that the packages are for: they need .* glibc 2\.\d+",
+        ),
+        (
+            ("packages.conf", "BOOT_SUM=", "BOOT_SUM=0"),
+            "the packages could not be unpacked on the node: its disk is full, or",
+        ),
+    ],
+    ids=["a node that is too old", "an archive that was altered"],
+)
+def test_a_job_that_cannot_use_its_packages_is_held_with_the_reason(new_cluster, packed, spoilt, reason, small):
+    cluster = new_cluster(packages=str(small.path), cpus=1, memory="256MB")
+    name, old, new = spoilt
+    path = cluster.fleet.staging.directory / name
+    path.write_text(path.read_text().replace(old, new))
+    cluster.scale(1)
+    (job,) = wait_until(lambda: [job for job in cluster.jobs() if job.hold_reason], what="the job is held")
+    assert re.search(reason, job.hold_reason)

@@ -1,4 +1,4 @@
-"""What others have written, as it may be shown at a terminal."""
+"""Words as they are shown: what others have written, without what would steer a terminal, and counted things."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def plain(text: str) -> str:
 def printable(text: str) -> str:
     """Return `text` on one line, what cannot be printed as a space; jobs and machines word it, not we."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def counted(number: float, thing: str) -> str:
+    """Return how many of a thing there are: "1 worker", "2 workers"."""
+    return f"{number:g} {thing}" if number == 1 else f"{number:g} {thing}s"

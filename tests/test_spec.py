@@ -79,7 +79,7 @@ def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_understood():
 
 def test_in_words():
     spec = WorkerSpec.from_keywords(cpus=2, memory="32GB", disk="1T", gpus=1, container_image="/x.sif")
-    assert str(spec) == "2 CPU(s), 32 GiB of memory, 1 TiB of disk, 1 GPU(s), in /x.sif"
+    assert str(spec) == "2 CPUs, 32 GiB of memory, 1 TiB of disk, 1 GPU, in /x.sif"
 
 
 def test_whole_numbers_of_a_yaml_file_are_taken_as_such():

@@ -29,7 +29,7 @@ SHOWN = (
     "cannot run in this pool",
     "is held: its worker's Python is not on that machine",
     ": /opt/no-such-env/bin/python\n",
-    "3 job(s) in ",
+    "3 jobs in ",
     "not run long enough for a proposal",
 )
 

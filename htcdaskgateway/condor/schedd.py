@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import config
 from ..errors import CondorError
+from ..plain import counted
 from .ads import Ads, T, ask, no_list
 from .command import ERRORS, Completed
 from .inspection import Inspection
@@ -87,7 +88,7 @@ class Condor(Inspection):
             *arguments,
             "-queue",
             str(count),
-            failing=f"{count} worker job(s) could not be submitted",
+            failing=f"Could not submit {counted(count, 'worker job')}",
             cwd=description.parent,
             timeout=timeout,
         )

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 from dask.utils import format_bytes
 
+from ..plain import counted
 from .overview import Overview
 
 ERROR = (
     "<pre class='htcdaskgateway-error' style='background: none; "
     "color: "
     "var(--jp-error-color1, var(--vscode-errorForeground, #d9534f)); white-space: pre-wrap; "
-    "overflow-wrap: anywhere; line-height: normal'>"
+    "word-break: normal; overflow-wrap: anywhere; line-height: normal'>"
 )
 """How the HTML of an error begins."""
 
@@ -31,7 +32,8 @@ def error_html(error: BaseException) -> str:
 
 def pre_html(text: str) -> str:
     """Return a text that is shown as it is, in lines that wrap."""
-    style = f"{_TEXT}; white-space: pre-wrap; overflow-wrap: anywhere; margin: 4px 0"
+    # JupyterLab's own style of a <pre> breaks words anywhere.
+    style = f"{_TEXT}; white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; margin: 4px 0"
     return f"<pre style='{style}'>{html.escape(text)}</pre>"
 
 
@@ -72,7 +74,8 @@ def _bar(seen: Overview) -> str:
         f"{name.capitalize()} <b>{count}</b></span> "
         for name, count in counts.items()
     )
-    size = f"{seen.joined + seen.others} worker(s): {seen.threads} threads, {format_bytes(seen.memory)}"
+    workers, threads = counted(seen.joined + seen.others, "worker"), counted(seen.threads, "thread")
+    size = f"{workers}, {threads}, {format_bytes(seen.memory)}"
     return f"{bar}<div>{keys}</div><div style='opacity: 0.75'>{size}</div>"
 
 

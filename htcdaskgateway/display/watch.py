@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..plain import counted
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -80,7 +82,7 @@ def render(view: View, rows: int, width: int) -> RenderableType:
     for word, colour in words:
         jobs.append(": " if word == words[0][0] else ", ")
         jobs.append(word, style=colour)
-    jobs.append(f"; {view.joined} worker(s) joined")
+    jobs.append(f"; {counted(view.joined, 'worker')} joined")
     lines: list[RenderableType] = [
         Text(view.title, style="bold"),
         _bar({state: view.counts[state] for state in states}, _COLOURS),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from .. import config
 from ..errors import HTCDaskGatewayError
+from ..plain import counted
 from .html import error_html, held_html, jobs_html, pre_html
 from .overview import Overview
 
@@ -74,6 +75,7 @@ class ClusterWidget:
         self.status, self.held, self.message = (HTML(layout=Layout(width="auto")) for _ in range(3))
         self.jobs, self.logs, self.why = (HTML(layout=Layout(width="auto")) for _ in range(3))
         self._request = IntText(0, description="Workers", layout=narrow)
+        self._filled = 0  # what stands in the field, if nobody has typed there
         self._minimum = IntText(0, description="Minimum", layout=narrow)
         self._maximum = IntText(0, description="Maximum", layout=narrow)
         self._buttons = [Button(description=name, layout=narrow) for name in ("Scale", "Adapt", "Logs", "Explain")]
@@ -103,6 +105,8 @@ class ClusterWidget:
         if cluster is None or self._ended:
             return
         seen = cluster._overview()
+        if self._request.value == self._filled:
+            self._request.value = self._filled = seen.asked * seen.processes
         # ipywidgets sends to the browser only what has changed.
         self.status.value = cluster._widget_status()
         self.held.value = held_html(seen.holds)
@@ -197,12 +201,13 @@ class ClusterWidget:
     async def _scale(self, cluster: Watched) -> str:
         n = self._request.value
         await cluster._scale(n)
+        self._filled = n
         return ""  # the counts tell how far it is
 
     async def _adapt(self, cluster: Watched) -> str:
         minimum, maximum = self._minimum.value, self._maximum.value or None
         await cluster._adapt(minimum=minimum, maximum=maximum)
-        return f"Adapts between {minimum} and {maximum if maximum else 'any number of'} worker(s)."
+        return f"Adapts between {minimum} and {counted(maximum, 'worker') if maximum else 'any number of workers'}."
 
     async def _show_logs(self, cluster: Watched) -> str:
         self.logs.value = jobs_html((await cluster._logs())._repr_html_())

@@ -6,7 +6,7 @@ import re
 
 from ..condor.analysis import Analysis
 from ..condor.jobs import WorkerJob
-from ..plain import printable
+from ..plain import counted, printable
 from .findings import Finding
 
 AGAIN = "Then {other}."
@@ -144,9 +144,14 @@ def _never(group: tuple[WorkerJob, ...], said: Analysis, missed: list[str]) -> F
             what += ", though each requirement is met somewhere"
     lines = [f"no slot meets: {_with_values(condition, said)}" for condition in missed]
     if not missed:
-        lines = [f"{count} slot(s) meet: {_with_values(condition, said)}" for count, condition in said.conditions]
+        lines = [
+            f"{counted(count, 'slot')} can meet: {_with_values(condition, said)}"
+            for count, condition in said.conditions
+        ]
     elif met:
-        lines.append(f"at least {min(met)} slot(s) meet each of the other {len(met)} conditions")
+        lines.append(
+            f"at least {counted(min(met), 'slot')} can meet each of the other {counted(len(met), 'condition')}"
+        )
     return Finding(group, f"{NEVER}: {what}", advice, stuck=True, detail="\n".join(lines), keyword=keyword)
 
 

@@ -14,6 +14,7 @@ from ..errors import ConfigError, PackagesError
 from ..packages import nodes, packing
 from ..packages.packed import Packed
 from ..packages.sending import directories
+from ..plain import counted
 from ..remote.scheduler_plugin import job_of
 from ..scheduler.link import SchedulerLink
 from .fleet import Fleet
@@ -47,13 +48,13 @@ class Synced:
     kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{self.workers} worker(s) started anew, {self.sent / 1000:.1f} kB sent to each."
+        text = f"{counted(self.workers, 'worker')} started anew, {self.sent / 1000:.1f} kB sent to each."
         if self.packages_changed:
             text += (
                 " Installed packages have changed: jobs that start from now on have them; scale(0) ends the others."
             )
         if self.kept:
-            text += f" {', '.join(self.kept)} still hold(s) results that could not be moved."
+            text += f" These still hold results that could not be moved: {', '.join(self.kept)}."
         return text
 
 

@@ -13,6 +13,7 @@ from .. import config
 from ..condor.jobs import JobId, JobStatus, WorkerJob, WorkerJobs
 from ..display.warn import warn
 from ..errors import SchedulerError
+from ..plain import counted
 from .reconcile import Reconciling
 
 logger = logging.getLogger(__name__)
@@ -101,8 +102,8 @@ class Fleet(Reconciling):
             await self._remove(joined[name] for name in kept)
         elif kept and not unoccupied:
             warn(
-                f"{len(kept)} worker(s) stay, because they hold results that no other worker could take over: "
-                f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes them with their results.",
+                f"Kept {counted(len(kept), 'worker')}, with results that no other worker could take over: "
+                f"{', '.join(sorted(kept))}. scale(0) or shutdown() removes workers with their results.",
                 GatewayWarning,
             )
         await self._wait_gone(set(joined.values()).difference(joined[name] for name in kept))

@@ -7,6 +7,7 @@ import math
 import dask.config
 
 from ..display.table import duration
+from ..plain import counted
 from ..worker.units import MIB, rounded_bytes
 from .job_usage import Totals
 
@@ -65,7 +66,7 @@ def _cores(usage: Totals) -> list[str]:
     fewer = max(1, math.ceil(busy * 1.25))
     smaller = f", or cpus={fewer} if they were never without work" if fewer < asked else ""
     return [
-        f"A worker kept {busy:.1f} of {asked:g} core(s) busy on average: fewer workers or adapt() would "
+        f"A worker kept {busy:.1f} of {counted(asked, 'core')} busy on average: fewer workers or adapt() would "
         f"do{smaller}."
     ]
 

@@ -13,6 +13,7 @@ from ..condor import materialization
 from ..condor.jobs import JobStatus, WorkerJobs
 from ..condor.schedd import Condor
 from ..errors import ClusterEndedError, CondorError, SchedulerError
+from ..plain import counted
 from ..scheduler.link import SchedulerLink
 from ..worker.staging import Staging
 from .queue import Queue
@@ -70,7 +71,7 @@ class Submitting(Queue):
                 raise ClusterEndedError(_OVER) from None
             raise
         await self._check_wanted(cluster_id)
-        logger.info("submitted %d worker job(s) as HTCondor cluster %d", queued, cluster_id)
+        logger.info("submitted %s as HTCondor cluster %d", counted(queued, "worker job"), cluster_id)
         if queued != count:
             raise CondorError(
                 f"{count} worker jobs were asked for, but HTCondor queued {queued}",

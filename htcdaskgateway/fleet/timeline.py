@@ -17,6 +17,7 @@ from ..condor.eventlog import Event, read_events
 from ..display import plot
 from ..display.table import duration
 from ..errors import HTCDaskGatewayError, SchedulerError, StagingError
+from ..plain import counted
 from ..worker.staging import Staging
 from .joins import Join, keep_joins, read_joins
 from .logs import fetch_spooled
@@ -86,7 +87,7 @@ class Timeline:
             return "The event log tells of no jobs yet."
         lasted = duration(self.times[-1] - self.times[0])
         lines = [
-            f"Cluster {self.cluster}: {len({event.job for event in self._events})} job(s) in {lasted}. "
+            f"Cluster {self.cluster}: {counted(len({event.job for event in self._events}), 'job')} in {lasted}. "
             f"At most {max(self.asked)} asked for, {max(self.running)} running, {max(self.joined)} joined."
         ]
         for kind in ("evicted", "held", "restarted"):
@@ -100,7 +101,9 @@ class Timeline:
                     reason = f" ({text})" if count == len(marks) else f" ({count} of them: {text})"
                 lines.append(f"{kind.capitalize()} {times}{reason}.")
         if self._elsewhere:
-            lines.append(f"Not shown: {self._elsewhere} more worker(s) joined whose jobs' event log is not here.")
+            lines.append(
+                f"Not shown: {counted(self._elsewhere, 'more worker')} joined whose jobs' event log is not here."
+            )
         if self.starts:
             typical = Start("", 0.0, *(median(phase) for phase in zip(*(s[2:] for s in self.starts), strict=True)))
             lines.append(f"Until a worker joined (median of {len(self.starts)}): {typical}.")

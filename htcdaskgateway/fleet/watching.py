@@ -9,7 +9,7 @@ from ..condor.jobs import JobId, JobStatus, WorkerJob
 from ..display.table import duration
 from ..display.watch import Row, View
 from ..errors import CondorError
-from ..plain import printable
+from ..plain import counted, printable
 from .fleet import Fleet
 
 
@@ -49,7 +49,7 @@ def _row(job: WorkerJob, computing: list[int] | None, now: float) -> Row:
     if job.status is JobStatus.RUNNING and computing is None:
         status, worker = "starting", "not joined yet"
     elif computing is not None:
-        worker = f"{sum(computing)} task(s)" if sum(computing) else "no task"
+        worker = counted(sum(computing), "task") if sum(computing) else "no task"
         if len(computing) > 1:
             worker = f"{len(computing)} workers, {worker}"
     return Row(

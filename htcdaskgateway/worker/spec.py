@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import config
 from ..errors import ConfigError
+from ..plain import counted
 from . import checks, fermilab, own_python, sites
 from .keywords import check_known
 from .units import KIB, MIB, format_bytes, parse_amount
@@ -234,13 +235,13 @@ class WorkerSpec:
         return self.disk // KIB
 
     def __str__(self) -> str:
-        parts = [f"{self.cpus} CPU(s)", f"{format_bytes(self.memory)} of memory"]
+        parts = [counted(self.cpus, "CPU"), f"{format_bytes(self.memory)} of memory"]
         if self.processes > 1:
             parts.append(f"{self.processes} workers")
         if self.disk_kib:
             parts.append(f"{format_bytes(self.disk_kib * KIB)} of disk")
         if self.gpus:
-            parts.append(f"{self.gpus} GPU(s)")
+            parts.append(counted(self.gpus, "GPU"))
         if self.packages:
             parts.append(f"with the packages of {'the ' * (self.packages == 'notebook')}{self.packages}")
         if self.container_image and self.container_runtime != "none":

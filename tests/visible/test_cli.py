@@ -129,7 +129,7 @@ def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_pa
     name = cluster.name
     cluster.scale(1)
     cluster.get_client().wait_for_workers(1, timeout=PATIENCE)
-    assert "1 job(s)" in ok("timeline", name[:8], "-o", tmp_path / "live.svg")
+    assert "1 job in" in ok("timeline", name[:8], "-o", tmp_path / "live.svg")
     ok("stop", name)
     told = ok("timeline", name[:8], "-o", tmp_path / "a.html", "-o", tmp_path / "a.png")
     assert "At most 1 asked for, 1 running, 1 joined" in told
@@ -139,7 +139,7 @@ def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_pa
     assert "'.jpeg' is no kind of file" in wrong("timeline", name, "-o", tmp_path / "a.jpeg")
     # The gateway server is not needed for what lies on this machine.
     there = ok("--address", "http://127.0.0.1:1", "timeline", name[:8], "-o", tmp_path / "b.png")
-    assert "1 job(s)" in there
+    assert "1 job in" in there
 
 
 @pytest.mark.parametrize("command", ["jobs", "logs", "stop", "watch", "timeline", "usage"])

@@ -67,7 +67,7 @@ def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
     assert sorted(again) == [first, second]
     assert (max(told.asked), max(told.joined)) == (3, 3)
     assert (told.running[-1], told.joined[-1]) == (0, 0)
-    for line in ("3 job(s) in", "Evicted once", "Held once (for this test (by user daemon))", "Restarted 5 times"):
+    for line in ("3 jobs in", "Evicted once", "Held once (for this test (by user daemon))", "Restarted 5 times"):
         assert line in str(told)
     assert "container and Python" in str(told)
     assert told.save(tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
@@ -137,7 +137,7 @@ def _timeline_or_none(cluster: Any) -> Timeline | None:
 def test_workers_whose_jobs_have_their_log_elsewhere_are_told_of() -> None:
     told = Timeline("c1", [Event(1.0, JOB, EventType.SUBMIT)], [Join(5.0, "htcondor-8.0-1@other", True)])
     assert max(told.joined) == 0
-    assert "Not shown: 1 more worker(s) joined whose jobs' event log is not here." in str(told)
+    assert "Not shown: 1 more worker joined whose jobs' event log is not here." in str(told)
 
 
 def test_who_joined_is_not_known_where_nobody_has_asked_the_scheduler(cluster: Any) -> None:
@@ -236,7 +236,7 @@ def test_one_of_the_two_libraries_is_enough(missing: str, tmp_path: Path, monkey
 def test_without_a_library_the_text_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("htcdaskgateway.display.plot._there", lambda library: False)
     told = Timeline("c1", [Event(100.0, JOB, EventType.SUBMIT)], [])
-    assert "1 job(s)" in told._repr_html_()
+    assert "1 job in" in told._repr_html_()
     with pytest.raises(ConfigError, match="neither is installed"):
         told.save(tmp_path / "t.html")
 

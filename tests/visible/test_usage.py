@@ -121,7 +121,7 @@ def test_a_request_that_fits() -> None:
 def test_cores_that_have_nothing_to_do() -> None:
     told = usage(MemoryUsage=22 * 1024, RemoteUserCpu=1800.0)
     assert told.idle_hours == pytest.approx(3.5)
-    assert "kept 0.5 of 4 core(s) busy" in told.proposals[0]
+    assert "kept 0.5 of 4 cores busy" in told.proposals[0]
     assert "cpus=1" in told.proposals[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,12 +59,12 @@ def test_jobs_and_tasks_are_shown_together(new_cluster: Callable[..., Any], pool
     pool.run("condor_hold", "-reason", "for this test", held)
     told = wait_until(lambda: "1 running, 1 held" in (found := once(cluster.name)) and found)
     assert f"Cluster {cluster.name}" in told
-    assert "Jobs   2 asked for: 1 running, 1 held; 1 worker(s) joined" in told
+    assert "Jobs   2 asked for: 1 running, 1 held; 1 worker joined" in told
     rows = told.splitlines()[6:]
     assert rows[0].split() == ["Job", "Status", "For", "Starts", "Machine", "Worker", "Why"]
     assert rows[1].split()[:2] == [str(held), "held"], "what needs a look comes first"
     assert "for this test" in told
-    assert "task(s)" in told
+    assert re.search(r"[1-9] tasks?\b", told)
     del futures
 
 
@@ -74,7 +75,7 @@ def test_it_follows_in_a_terminal_and_ctrl_c_ends_it(new_cluster: Callable[..., 
         watching.expect("0 asked for")
         cluster.scale(1)
         watching.expect("1 asked for")
-        watching.expect("1 worker.s. joined")
+        watching.expect("1 worker joined")
         watching.sendintr()
         watching.expect(pexpect.EOF)
         watching.wait()
@@ -102,7 +103,7 @@ def test_a_cluster_that_ends_meanwhile_is_told_in_a_sentence(new_cluster: Callab
 
 
 def test_many_jobs_fit_into_a_small_terminal() -> None:
-    rows = [Row(f"1.{n}", "running", "3 s", "1", "machine", "1 task(s)", "") for n in range(1000)]
+    rows = [Row(f"1.{n}", "running", "3 s", "1", "machine", "1 task", "") for n in range(1000)]
     rows.append(Row("1.1000", "held", "3 s", "1", "", "", "why " * 50))
     view = View("Cluster c1", {"running": 1000, "held": 1}, 1000, 10, 20, 0, rows)
     told = text(view, rows=5, width=60)
@@ -114,7 +115,7 @@ def test_many_jobs_fit_into_a_small_terminal() -> None:
 
 def test_a_view_of_nothing() -> None:
     told = text(View("Cluster c1", {}, note="the queue cannot be read"))
-    assert "Jobs   0 asked for; 0 worker(s) joined" in told
+    assert "Jobs   0 asked for; 0 workers joined" in told
     assert "the queue cannot be read" in told
 
 

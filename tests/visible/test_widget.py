@@ -57,6 +57,24 @@ def test_the_button_adapt_adapts(cluster: Any) -> None:
         wait_until(lambda: row("Asked", 0) in counts(cluster), what=lambda: counts(cluster))
 
 
+def test_the_field_shows_what_is_asked_for_until_somebody_types(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster(requirements='Machine == "nowhere"')
+    with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
+        cluster._ipython_display_()
+        cluster.scale(2)
+        field = cluster._view._request
+        wait_until(lambda: field.value == 2, what=lambda: field.value)
+        assert "0 workers, 0 threads" in counts(cluster)
+        field.value = 5
+        cluster.scale(3)
+        wait_until(lambda: row("Asked", 3) in counts(cluster), what=lambda: counts(cluster))
+        assert field.value == 5
+        buttons(cluster)["Scale"].click()
+        wait_until(lambda: row("Asked", 5) in counts(cluster), what=lambda: counts(cluster))
+        cluster.scale(1)
+        wait_until(lambda: field.value == 1, what=lambda: field.value)
+
+
 def test_a_held_job_is_seen_without_a_question(cluster: Any, pool: Pool) -> None:
     with dask.config.set({"htcdaskgateway.condor.poll-interval": INTERVAL}):
         cluster.scale(1)

@@ -47,6 +47,14 @@ class SchedulerError(HTCDaskGatewayError):
     """The cluster's scheduler refused what this package needs of it."""
 
 
+class ProxyUnreachableError(SchedulerError):
+    """The gateway's scheduler proxy cannot be reached from this machine."""
+
+
+class GatewayAccessError(HTCDaskGatewayError):
+    """The gateway server does not let this user in, or not do that."""
+
+
 class ClusterEndedError(SchedulerError):
     """The cluster has ended, or is being shut down."""
 

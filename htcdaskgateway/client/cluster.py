@@ -22,6 +22,7 @@ from ..worker.staging import remove_credentials
 from .carrying_on import UNFINISHED, carry_on
 from .finalizing import finalize
 from .gateway import CONNECTION, HTCGateway
+from .refusals import check_proxy
 from .package_calls import PackageCalls
 
 
@@ -105,6 +106,7 @@ class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ig
         if self.status in ("closing", "closed"):
             return
         await self._session.check_pool()
+        await check_proxy(self.gateway)
         await super()._start_async()
         await self._session.open(
             self.name,

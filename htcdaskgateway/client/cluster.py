@@ -22,8 +22,8 @@ from ..worker.staging import remove_credentials
 from .carrying_on import UNFINISHED, carry_on
 from .finalizing import finalize
 from .gateway import CONNECTION, HTCGateway
-from .refusals import check_proxy
 from .package_calls import PackageCalls
+from .refusals import check_proxy
 
 
 class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ignore[misc]

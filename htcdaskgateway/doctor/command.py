@@ -22,8 +22,8 @@ def doctor(address: str | None, name: str | None, as_json: bool) -> None:
     """Say what works and what does not, a line each, and what to do about it.
 
     It looks at the configuration and where each value comes from, HTCondor's tools, token, collector and schedd,
-    the staging directory as the schedd sees it, the gateway server, its scheduler proxy, your account there, the login
-    node, and what a worker is. Nothing is changed. The exit code is 0 if every line says ok.
+    the staging directory as the schedd sees it, the gateway server, its scheduler proxy, your account there, the
+    login node, and what a worker is. Nothing is changed. The exit code is 0 if every line says ok.
     """
     from . import here
 

@@ -168,6 +168,7 @@ class CondorTimeoutError(CondorError):
     """A tool of HTCondor took longer than its time limit."""
 
     hint = (
-        "the schedd may be overloaded or hung; try again later, or raise `htcdaskgateway.condor.timeout`. "
+        "the schedd may be overloaded or hung, or its port closed to this machine (`htcdaskgateway doctor` tells); "
+        "try again later, or raise `htcdaskgateway.condor.timeout`. "
         "Calling scale(n) again is safe: it counts the jobs first"
     )

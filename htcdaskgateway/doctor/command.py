@@ -6,9 +6,12 @@ import asyncio
 import dataclasses
 import json
 import sys
+import warnings
 
 import click
+from dask_gateway.client import GatewayWarning
 
+from ..scheduler.versions import VersionMismatchWarning
 from ..setup_condor.verdict import Verdict
 
 
@@ -28,7 +31,10 @@ def doctor(address: str | None, name: str | None, as_json: bool) -> None:
     from . import here
 
     here.asked_at(address)
-    told = asyncio.run(_run(name, as_json))
+    with warnings.catch_warnings():  # of holds and versions, which have lines of their own
+        warnings.simplefilter("ignore", GatewayWarning)
+        warnings.simplefilter("ignore", VersionMismatchWarning)
+        told = asyncio.run(_run(name, as_json))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(verdict) for verdict in told], indent=1))
     if not all(verdict.good for verdict in told):

@@ -38,7 +38,9 @@ def ask(site: Site, *words: str, **environ: str) -> tuple[int, dict[str, list[di
     """Run the doctor; return its exit code and its lines by their names."""
     code, said = site.type("htcdaskgateway.cli", "doctor", "--json", *words, timeout=240, **environ)
     lines: dict[str, list[dict[str, Any]]] = {}
-    for line in json.loads(said[said.index("[") :]):
+    found, end = json.JSONDecoder().raw_decode(said)
+    assert said[end:].strip() == "", said[end:]
+    for line in found:
         lines.setdefault(line["name"], []).append(line)
     return code, lines
 
@@ -95,7 +97,7 @@ def _cut(target: str, port: str) -> Callable[[Site], contextlib.AbstractContextM
         (None, {"CONDOR_BIN_DIR": "/nowhere"}, "tools", "conda install"),
         (_without_token, {}, "tokens", "run `setup_condor`"),
         (_open_token, {}, "token", "chmod 600"),
-        (_cut("login", "9618"), {}, "schedd", "does not answer|did not end"),
+        (_cut("login", "9618"), {}, "collector", "login.pool.test:9618 gives no answer"),
         (None, {"HTCDASK_STAGEDIR": "/proc/nowhere"}, "staging", "HTCDASK_STAGEDIR"),
         (_cut("gateway", "443"), {}, "gateway", "https://gateway.pool.test does not answer"),
         (None, {"DASK_GATEWAY__ADDRESS": "https://no.pool.test"}, "gateway", "no.pool.test does not answer"),

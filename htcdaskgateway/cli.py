@@ -16,6 +16,7 @@ from .client.gateway import HTCGateway
 from .condor.jobs import CLUSTER_ATTRIBUTE, JobId, WorkerJobs
 from .condor.quoting import quote_classad
 from .condor.schedd import Condor
+from .doctor.command import doctor
 from .fleet.queue import look_by_cluster
 from .plain import plain
 from .site_commands import site, sites
@@ -47,6 +48,7 @@ def main(ctx: click.Context, address: str | None) -> None:
 
 main.add_command(sites)
 main.add_command(site)
+main.add_command(doctor)
 
 
 def _show(text: str) -> None:

@@ -47,6 +47,14 @@ class SchedulerError(HTCDaskGatewayError):
     """The cluster's scheduler refused what this package needs of it."""
 
 
+class ProxyUnreachableError(SchedulerError):
+    """The gateway's scheduler proxy cannot be reached from this machine."""
+
+
+class GatewayAccessError(HTCDaskGatewayError):
+    """The gateway server does not let this user in, or not do that."""
+
+
 class ClusterEndedError(SchedulerError):
     """The cluster has ended, or is being shut down."""
 
@@ -160,6 +168,7 @@ class CondorTimeoutError(CondorError):
     """A tool of HTCondor took longer than its time limit."""
 
     hint = (
-        "the schedd may be overloaded or hung; try again later, or raise `htcdaskgateway.condor.timeout`. "
+        "the schedd may be overloaded or hung, or its port closed to this machine (`htcdaskgateway doctor` tells); "
+        "try again later, or raise `htcdaskgateway.condor.timeout`. "
         "Calling scale(n) again is safe: it counts the jobs first"
     )

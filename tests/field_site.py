@@ -9,10 +9,12 @@ with field(directory, open_ports=[Rule(…)]) as site:   # or something else
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -253,6 +255,34 @@ class Site:
         """Run a program in the notebook, and return what it prints last, which is JSON."""
         where = {"env": {**self.environ, **environ}, "cwd": self.home, "timeout": timeout}
         return self.hosts.python("notebook", program, **where)
+
+    def begin(self, program: str, **environ: str) -> subprocess.Popen[str]:
+        """Start a program in the notebook that waits for a line at its standard input."""
+        command = self.hosts.command("notebook", sys.executable, "-c", program, cwd=self.home)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env={**self.environ, **environ}, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+
+    @staticmethod
+    def expect(process: subprocess.Popen[str], word: str) -> list[str]:
+        """Read what the program prints until it has printed a line; return the lines."""
+        assert process.stdout is not None
+        read = []
+        for line in process.stdout:
+            read.append(line)
+            if line.strip() == word:
+                return read
+        raise AssertionError("".join(read))
+
+    @staticmethod
+    def answer(process: subprocess.Popen[str], timeout: float = 120) -> Any:
+        """Let the program go on, and return what it prints last, which is JSON."""
+        with process:
+            try:
+                said, _ = process.communicate("\n", timeout=timeout)
+            finally:
+                process.kill()
+        assert process.returncode == 0, said
+        return json.loads(said.splitlines()[-1])
 
 
 def _made(*command: object) -> str:

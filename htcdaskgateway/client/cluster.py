@@ -23,6 +23,7 @@ from .carrying_on import UNFINISHED, carry_on
 from .finalizing import finalize
 from .gateway import CONNECTION, HTCGateway
 from .package_calls import PackageCalls
+from .refusals import check_proxy
 
 
 class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ignore[misc]
@@ -105,6 +106,7 @@ class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ig
         if self.status in ("closing", "closed"):
             return
         await self._session.check_pool()
+        await check_proxy(self.gateway)
         await super()._start_async()
         await self._session.open(
             self.name,

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 import aiohttp
@@ -15,7 +14,7 @@ from dask_gateway.auth import BasicAuth
 
 from .. import config
 from ..condor.schedd import Condor
-from ..errors import ConfigError
+from ..errors import ConfigError, GatewayAccessError
 from ..fleet.queue import remove_jobs
 from ..worker.keywords import hints
 from ..worker.spec import KEYWORDS, UNDERSTOOD, WorkerSpec
@@ -23,6 +22,7 @@ from ..worker.staging import check_cluster_name, remove_credentials
 from .carrying_on import all_or_nothing
 from .ending import announce_end, why_ended
 from .finalizing import finalize
+from .refusals import told
 from .resolving import LastingResolver
 
 HTCONDOR = "htcondor"
@@ -105,7 +105,8 @@ class HTCGateway(Gateway):  # type: ignore[misc]
             self._session = aiohttp.ClientSession(
                 cookie_jar=aiohttp.CookieJar(unsafe=True), connector=aiohttp.TCPConnector(resolver=self._resolver)
             )
-        return await super()._request(method, url, json=json)
+        with told(self):
+            return await super()._request(method, url, json=json)
 
     async def _cleanup(self) -> None:
         for name in list(self._adapted):
@@ -123,9 +124,7 @@ class HTCGateway(Gateway):  # type: ignore[misc]
                 await self._cluster_report(name)
             except ValueError:  # there is none
                 continue
-            except aiohttp.ClientResponseError as error:
-                if error.status != HTTPStatus.FORBIDDEN:
-                    raise
+            except GatewayAccessError:
                 known.add(name)
         return known
 

@@ -77,7 +77,7 @@ class WorkerReports:
     async def _explain(self) -> Explanation:
         from ..fleet.explain import explain
 
-        return await explain(self.fleet)
+        return await explain(self.fleet, network=True)
 
     def logs(self, workers: Iterable[str] | str | None = None) -> Any:
         """Return the output of the workers, those that run and those that have ended.

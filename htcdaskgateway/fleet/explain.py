@@ -13,11 +13,12 @@ from ..condor.jobs import SPOOLING, JobId, JobStatus, WorkerJob, WorkerJobs
 from ..display.table import duration
 from ..errors import CondorError, HTCDaskGatewayError
 from ..plain import printable
-from ..worker.job import EXIT_NO_PYTHON
+from ..worker.job import EXIT_NO_PYTHON, EXIT_UNREACHABLE
 from ..worker.spec import WorkerSpec
 from . import remedies
 from .advice import AGAIN, HOLDS, NEVER, RELEASE, RESOURCE_CODES, describe
 from .findings import Explanation, Finding
+from .reaching import unreachable
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -53,13 +54,20 @@ _FAILED = {
         "Pass the python=… of the execute nodes, or a container_image=… that has Python and Dask, or put the "
         f"environment on a file system that the nodes share. {AGAIN}",
     ),
+    EXIT_UNREACHABLE: (
+        "its machine cannot reach the gateway's scheduler proxy",
+        "That TCP port has to be open from the execute nodes to the gateway; show the reason above to your site's "
+        f"administrators. If the nodes see the proxy under another address, pass it as scheduler_proxy=…. {AGAIN}",
+    ),
 }
+
+_OWN_KEYWORDS = {EXIT_UNREACHABLE: "scheduler_proxy=…"}
 
 _RESOURCES = {"cpus": "Cpus", "memory": "Memory", "disk": "Disk", "gpus": "GPUs"}
 
 
-async def explain(fleet: Fleet) -> Explanation:
-    """Return why jobs of `fleet` do not run.
+async def explain(fleet: Fleet, *, network: bool = False) -> Explanation:
+    """Return why jobs of `fleet` do not run and, with `network`, who does not reach whom of those that do.
 
     Costs a look at the queue, one question to the scheduler and, where jobs wait, one
     ``condor_q -better-analyze`` for each submit that they come from, for three at most.
@@ -68,6 +76,8 @@ async def explain(fleet: Fleet) -> Explanation:
     findings = [await _with_output(fleet, await _with_use(fleet, finding)) for finding in _held(jobs)]
     findings += await _waiting(fleet, jobs)
     findings += await _absent(fleet, jobs)
+    if network:
+        findings += await unreachable(fleet, jobs)
     return Explanation(jobs, [_filled(finding, jobs, fleet.staging.spec) for finding in findings])
 
 
@@ -101,7 +111,7 @@ def _held(jobs: WorkerJobs) -> list[Finding]:
         else:
             what, advice = HOLDS.get(kind, (f"was held by HTCondor (code {code}, subcode {subcode})", RELEASE))
         said = f"is held: {what if own else f'it {what}'}"
-        keyword = "python=…" if own else _KEYWORDS.get(kind, "")
+        keyword = _OWN_KEYWORDS.get(subcode, "python=…") if own else _KEYWORDS.get(kind, "")
         findings.append(Finding(tuple(group), said, advice, stuck=True, detail=reason, keyword=keyword))
     return findings
 

@@ -5,6 +5,7 @@ Sent with the job. A stock worker exits with 0 whether it was retired or cut off
 * 0: not wanted any more (retired, its lifetime over, the scheduler closed, or none within the death timeout);
 * 74: wanted, but cut off from the scheduler;
 * 75: wanted, but restarted or evicted;
+* 83: it has never joined, for it cannot reach the gateway's proxy;
 * anything else: the worker failed by itself.
 
 HTCondor's SIGTERM (an eviction, condor_rm) hands the worker's data to others before it ends. Under a nanny the
@@ -17,6 +18,7 @@ import asyncio
 import atexit
 import logging
 import os
+import platform
 import signal
 import sys
 import time
@@ -31,6 +33,7 @@ logger = logging.getLogger("distributed.worker.htcondor")
 
 LOST = 74
 AGAIN = 75
+UNREACHABLE = 83
 SNI = f"daskgateway-{os.environ.get('DASK_GATEWAY_CLUSTER_NAME', '')}"
 """The name by which the gateway's proxy finds this cluster's scheduler."""
 
@@ -39,6 +42,8 @@ CLOSE_TIMEOUT = 5.0
 # How often the worker of a nanny may fail before the nanny gives up, as the job's own bound.
 MAX_FAILURES = 3
 RETRY = 0.5
+# How long the proxy may take to accept a connection, in seconds.
+CONNECT_TIMEOUT = 5.0
 
 exit_code: int | None = None
 
@@ -67,6 +72,24 @@ def code_of(worker: Any, reason: str) -> int | None:
     if reason == "worker-lifetime-reached" and not worker.lifetime_restart:
         return 0
     return LOST if reason.startswith(("worker-handle-scheduler", "worker-heartbeat")) else AGAIN
+
+
+async def without_scheduler(address: str) -> int:
+    """Return the exit code of who found no scheduler: it is gone, or its proxy out of reach.
+
+    Who has joined before, and is started again by worker_start.py, knows that it was to be reached.
+    """
+    if not os.environ.get("HTCDASKGATEWAY_FIRST"):
+        return 0
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), CONNECT_TIMEOUT)
+    except (OSError, asyncio.TimeoutError) as error:
+        why = str(error) or "no answer"
+        logger.error("%s cannot reach the gateway's scheduler proxy %s:%s: %s", platform.node(), host, port, why)
+        return UNREACHABLE
+    writer.transport.abort()
+    return 0
 
 
 def leave() -> None:
@@ -107,6 +130,8 @@ def set_up_worker(worker: Any) -> None:
         global exit_code
         if exit_code is None and worker.status not in (Status.closing, Status.closed, Status.failed):
             exit_code = code_of(worker, str(kwargs.get("reason", "worker-close")))
+            if exit_code == 0 and str(kwargs.get("reason", "")).startswith("failure-to-start"):
+                exit_code = await without_scheduler(worker.scheduler.address)
             if exit_code in (LOST, AGAIN):
                 kwargs["executor_wait"] = False
                 asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, leave)
@@ -156,13 +181,13 @@ async def set_up_nanny(nanny: Any) -> None:
         try:
             return await instantiate()
         except (asyncio.TimeoutError, TimeoutError):
-            decide(0)
+            decide(await without_scheduler(nanny.scheduler_addr))
             raise
 
     async def closing(*args: Any, **kwargs: Any) -> Any:
         reason = str(kwargs.get("reason", ""))
         if reason.startswith("failure-to-start") and "TimeoutError" in reason:
-            decide(0)
+            decide(await without_scheduler(nanny.scheduler_addr))
         elif reason == "nanny-close-gracefully":
             decide(codes[-1] if codes and codes[-1] in (0, LOST) else AGAIN)
         return await close(*args, **kwargs)

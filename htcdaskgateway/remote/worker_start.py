@@ -101,6 +101,8 @@ class Workers:
             time.sleep(pause)
             importlib.invalidate_caches()  # the local code may be new
             os.environ["DASK_GATEWAY_WORKER_NAME"] = name
+            # One that takes another's place knows that the scheduler was to be reached.
+            os.environ["HTCDASKGATEWAY_FIRST"] = "1" if self.started <= self.count else ""
             self.main([*self.options, "--name", name])
             sys.exit(0)
         self.running[pid] = time.monotonic() + pause

@@ -158,6 +158,15 @@ class SchedulerLink:
         answer = await self._ask("tell its tasks", self.comm.htcdaskgateway_tasks())
         return Tasks(**answer)
 
+    async def ask_function(self, what: str, function: bytes, arguments: bytes) -> dict[str, Any]:
+        """Return what a pickled coroutine function returns that is run in the scheduler."""
+        answer = await self._ask(what, self.comm.run_function(function=function, kwargs=arguments))
+        if answer["status"] != "OK":
+            raise SchedulerError(
+                f"the scheduler could not {what}: {answer.get('exception_text', answer['status'])}"
+            )
+        return dict(answer["result"])
+
     async def versions(self) -> dict[str, Any]:
         """Return what `versions.compare` reads: the versions that the scheduler and each worker have."""
         return dict(await self._ask("tell its versions", self.comm.htcdaskgateway_versions()))

@@ -12,9 +12,11 @@ from ..condor.schedd import Condor
 from ..errors import CondorConfigError, CondorError
 from . import tokens
 from .tokens import Token, TokenFile
-from .verdict import RENEW, Verdict, failed, gateway, last_line, staging_directory
+from .verdict import NETWORK_TIMEOUT, RENEW, Verdict, failed, gateway, last_line, staging_directory
 
 _PING = re.compile(r"succeeded as (\S+)")
+_ADDRESS = re.compile(r"<?([A-Za-z0-9_.-]+)(?::(\d+))?")
+_PORT = 9618
 _TOTALS = re.compile(r"^Total for (?:query|\S+): .*$", re.M)
 
 
@@ -66,6 +68,12 @@ async def pool(condor: Condor) -> AsyncIterator[Verdict]:
         )
     for verdict in token_verdicts(values.token_directory):
         yield verdict
+    silent = await _silent(condor.pool or values.collector)
+    if silent:
+        # HTCondor's tools would wait for minutes.
+        yield Verdict("collector", False, f"{silent} gives no answer", "is that TCP port open from this machine?")
+        yield Verdict("schedd", None, "cannot be looked at without the collector")
+        return
     yield await _collector(condor)
     yield await schedd_verdict(condor)
 
@@ -154,6 +162,22 @@ def _shadowed(dead: list[Token], behind: list[TokenFile]) -> Path | None:
             if not token.expired() and not file.open_to_others and token.issuer in {one.issuer for one in dead}:
                 return file.path
     return None
+
+
+async def _silent(collector: str) -> str:
+    """Return host and port of a collector to which a connection gets no answer at all, neither yes nor no."""
+    found = _ADDRESS.match(collector)
+    if not found:
+        return ""
+    host, port = found[1], int(found[2] or _PORT)
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), NETWORK_TIMEOUT)
+    except asyncio.TimeoutError:
+        return f"{host}:{port}"
+    except OSError:  # HTCondor's tools know more of it
+        return ""
+    writer.transport.abort()
+    return ""
 
 
 async def _collector(condor: Condor) -> Verdict:

@@ -40,6 +40,9 @@ EXIT_NODE = 81
 EXIT_UNPACK = 82
 """How the worker script ends that cannot unpack the packages."""
 
+EXIT_UNREACHABLE = 83
+"""How a worker ends that has never reached the gateway's proxy, as in ``remote/worker_preload.py``."""
+
 DEATH_TIMEOUT = 60
 """How long a worker without a scheduler stays by default, in seconds; the script gives more to a large crowd."""
 
@@ -97,6 +100,8 @@ def job_files(
         exit_resend=EXIT_RESEND,
         exit_node=EXIT_NODE,
         exit_unpack=EXIT_UNPACK,
+        exit_unreachable=EXIT_UNREACHABLE,
+        scheduler_proxy=proxy_of(spec, scheduler_address),
         lease=LEASE,
         spool_base=config.seconds("condor.timeout"),
         spool_each=spool_seconds(spec),
@@ -123,10 +128,14 @@ def spool_seconds(spec: WorkerSpec) -> int:
     return 1 + -(-size // SPOOL_SPEED)
 
 
+def proxy_of(spec: WorkerSpec, scheduler_address: str) -> str:
+    """Return the host and port at which workers reach the scheduler."""
+    return spec.scheduler_proxy or urlsplit(scheduler_address).netloc
+
+
 def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> list[str]:
     """Return the command line of a worker, without what differs from one start of a job to the next."""
-    proxy = spec.scheduler_proxy or urlsplit(scheduler_address).netloc
-    command = [spec.python, "worker_start.py", f"tls://{proxy}"]
+    command = [spec.python, "worker_start.py", f"tls://{proxy_of(spec, scheduler_address)}"]
     options = {
         "--scheduler-sni": f"daskgateway-{cluster}",
         "--tls-ca-file": "dask.crt",

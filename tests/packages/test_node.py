@@ -111,10 +111,21 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_made(packed, node):
 
 @pytest.mark.long
 def test_what_is_removed_below_a_worker_comes_again(packed, node):
-    assert node.run(packed)[0] == 0
-    subprocess.run(["rm", "-rf", node.cache / packed.key], check=True, timeout=60)
-    assert node.run(packed, base=False)[0] == EXIT_RESEND
-    assert node.run(packed)[0] == 0
+    waits = "import os, time\nprint('up', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.1)\nimport wave"
+    scratch, program = node.job(packed, code=waits)
+    try:
+        assert program.stdout.readline() == "up\n"
+        subprocess.run(["rm", "-rf", node.cache / packed.key], check=True, timeout=60)
+        # Its lock is held, and still the next ones have them made anew.
+        assert node.run(packed, base=False)[0] == EXIT_RESEND
+        assert node.run(packed)[0] == 0
+        (scratch / "go").touch()
+        # The one that runs finds what it has not read yet where it was.
+        assert program.wait(timeout=60) == 0
+    finally:
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGKILL)
+        program.communicate(timeout=20)
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from support import wait_until
 from htcdaskgateway.condor.machines import systems
 from htcdaskgateway.condor.schedd import Condor
 from htcdaskgateway.errors import CondorError, PackagesError
-from htcdaskgateway.packages import nodes, packing
+from htcdaskgateway.packages import nodes, packing, sending
 from htcdaskgateway.packages.packed import Packed
 
 
@@ -73,6 +73,18 @@ def test_a_pool_that_does_not_answer_is_no_reason_not_to_begin(pool, caplog):
 
     asyncio.run(nodes.check(Silent(), needs(glibc=99)))
     assert "the collector does not answer" in caplog.text
+
+
+def test_files_are_chosen_at_the_start_only_where_the_schedd_can_do_so(packed):
+    assert nodes.note(packed, {"node.example.org"})
+    assert not nodes.note(packed, {"node.example.org"})
+    chosen = sending.request(packed, plainly=False)
+    assert chosen.machines == ["node.example.org"]
+    assert sum("$$([" in name for name in chosen.files) == len(packed.if_missing) == 2
+    # With spooled files, or jobs that the schedd makes later, it cannot.
+    plain = sending.request(packed, plainly=True)
+    assert plain.machines == []
+    assert {f"packages/{name}" for name in packed.archives} <= set(plain.files)
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import re
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..condor.eventlog import Event, read_events
 from ..display import plot
+from ..display.html import pre_html
 from ..display.table import duration
 from ..errors import HTCDaskGatewayError, SchedulerError, StagingError
 from ..plain import counted
@@ -158,8 +158,7 @@ class Timeline:
         return target
 
     def _repr_html_(self) -> str:
-        text = f"<pre style='white-space: pre-wrap'>{html.escape(str(self))}</pre>"
-        return (plot.notebook_html(self._plot()) if self.times else "") + text
+        return (plot.notebook_html(self._plot()) if self.times else "") + pre_html(str(self))
 
 
 def event_log(staging: Staging) -> Path:

@@ -178,7 +178,7 @@ def logs(address: str | None, name: str, workers: tuple[str, ...]) -> None:
         worker for worker in workers if worker not in there and not any(_is_of(name, worker) for name in written)
     ]
     if missing:
-        hint = f"`htcdaskgateway jobs {name}` shows those there are" if cluster else "nothing of it came back"
+        hint = f"`htcdaskgateway jobs {name}` lists them" if cluster else "nothing of it came back"
         raise click.ClickException(f"the cluster {found} has no job or worker {missing[0]!r}; {hint}")
 
 

@@ -30,10 +30,11 @@ def error_html(error: BaseException) -> str:
     return f"{ERROR}{html.escape(str(error) or type(error).__name__)}</pre>"
 
 
-def pre_html(text: str) -> str:
-    """Return a text that is shown as it is, in lines that wrap."""
+def pre_html(text: str, *, wrap: bool = True) -> str:
+    """Return a text that is shown as it is, in lines that wrap between words; `wrap`: false for a table."""
     # JupyterLab's own style of a <pre> breaks words anywhere.
-    style = f"{_TEXT}; white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; margin: 4px 0"
+    lines = "white-space: pre-wrap; overflow-wrap: anywhere" if wrap else "white-space: pre; overflow-x: auto"
+    style = f"{_TEXT}; {lines}; word-break: normal; margin: 4px 0"
     return f"<pre style='{style}'>{html.escape(text)}</pre>"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
 from ..condor.jobs import JobStatus, WorkerJob, WorkerJobs
+from ..display.html import pre_html
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ class Explanation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre style='white-space: pre-wrap'>{html.escape(str(self))}</pre>"
+        return pre_html(str(self))

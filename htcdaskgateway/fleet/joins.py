@@ -91,6 +91,12 @@ def read_joins(directory: Path) -> list[Join]:
         raise StagingError(f"{path} cannot be read: {error}") from error
 
 
+def last_look(directory: Path) -> float | None:
+    """Return when it was last written, as it is at the shutdown, in seconds since the epoch."""
+    path = joins_file(directory)
+    return path.stat().st_mtime if path.exists() else None
+
+
 def _write(path: Path, data: Any) -> None:
     fresh = path.with_name(f".{path.name}.new")
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from dask_gateway.client import GatewayWarning
 
 from ..condor.jobs import NAME_PREFIX, JobStatus, WorkerJob, WorkerJobs
+from ..display.html import pre_html
 from ..display.warn import warn
 from ..errors import CondorError, StagingError
 from ..plain import plain
@@ -59,8 +60,7 @@ class WorkerLogs(dict[str, str]):
         if not self:
             return f"<p>{html.escape(self.why_empty)}</p>"
         return "\n".join(
-            f"<details><summary>{html.escape(name)}</summary>"
-            f"<pre style='white-space: pre-wrap; overflow-wrap: anywhere'>{html.escape(text)}</pre></details>"
+            f"<details><summary>{html.escape(name)}</summary>{pre_html(text)}</details>"
             for name, text in self.items()
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import re
 import time
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from ..condor.eventlog import Event, read_events
 from ..display import plot
+from ..display.html import pre_html
 from ..display.table import duration
 from ..errors import HTCDaskGatewayError, SchedulerError, StagingError
 from ..plain import counted
 from ..worker.staging import Staging
-from .joins import Join, keep_joins, read_joins
+from .joins import Join, keep_joins, last_look, read_joins
 from .logs import fetch_spooled
 from .past import Start, counts_of, marks_of, starts_of
 
@@ -158,8 +158,7 @@ class Timeline:
         return target
 
     def _repr_html_(self) -> str:
-        text = f"<pre style='white-space: pre-wrap'>{html.escape(str(self))}</pre>"
-        return (plot.notebook_html(self._plot()) if self.times else "") + text
+        return (plot.notebook_html(self._plot()) if self.times else "") + pre_html(str(self))
 
 
 def event_log(staging: Staging) -> Path:
@@ -175,7 +174,7 @@ def event_log(staging: Staging) -> Path:
 
 
 def read_timeline(staging: Staging, until: float | None = None) -> Timeline:
-    """Return a cluster's timeline until its last event or `until`, from what lies here; nobody is asked."""
+    """Return a cluster's timeline until its last event, `until` or the last look; nobody is asked."""
     path = event_log(staging)
     if not path.exists():
         if re.search(r"^leave_in_queue\s*=", staging.description.read_text(encoding="utf-8"), re.M):
@@ -184,6 +183,8 @@ def read_timeline(staging: Staging, until: float | None = None) -> Timeline:
                 "the output of a job that has ended"
             )
         raise StagingError(f"there is no event log {path}: no job has been submitted from this machine")
+    # HTCondor logs that jobs were removed some seconds after a shutdown.
+    until = until or last_look(staging.directory)
     return Timeline(staging.cluster, read_events(path), read_joins(staging.directory), until)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import html
 
 from ..condor.history import query_history
 from ..condor.schedd import Condor
+from ..display.html import pre_html
 from ..display.table import duration
 from ..worker.units import rounded_bytes
 from .job_usage import ATTRIBUTES, JobUsage, Totals
@@ -49,7 +49,8 @@ class Usage(Totals):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        table, _, proposals = str(self).partition("\n\n")
+        return pre_html(table, wrap=False) + (pre_html(proposals) if proposals else "")
 
 
 def _row(job: JobUsage) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
     )
     cluster.get_client().restart(timeout=PATIENCE)
     wait_until(lambda: sum(mark.why == "in its slot" for mark in cluster.timeline().marks) == 3)
+    ended = time.time()
     cluster.shutdown()
+    assert cluster.timeline().times[-1] >= ended, "until the shutdown, of which HTCondor's log tells later"
     wait_until(lambda: not pool.jobs(cluster.name))
     tool_calls.forget()
     told = wait_until(lambda: (found := cluster.timeline()).asked[-1] == 0 and found)

@@ -164,4 +164,7 @@ def test_a_table_of_many_jobs_is_cut_and_has_the_sum() -> None:
     assert any("… 40 more" in line for line in lines)
     assert next(line for line in lines if line.startswith("All")).split()[-2:] == ["400.0", "0.00"]
     assert max(map(len, lines[:63])) <= 110
-    assert "<pre>" in told._repr_html_()
+    shown = told._repr_html_()
+    assert shown.count("white-space: pre;") == 1, "the table's lines do not wrap"
+    assert shown.count("white-space: pre-wrap") == 1, "the proposals' lines do"
+    assert "word-break: normal" in shown, "JupyterLab's own style breaks words anywhere"

@@ -25,7 +25,7 @@ async def started_in_vain(fleet: Fleet, group: Sequence[WorkerJob]) -> Finding |
     return Finding(
         tried,
         f"waits again: HTCondor has started it {times}, and its worker never ran",
-        "It is tried again. If it stays so, show the reason above to the pool's administrators. For a file transfer, "
-        "execute nodes have to reach the schedd's TCP port 9618.",
+        "It is tried again. If it stays so, show the reason above to the pool's administrators. For a file "
+        "transfer, execute nodes have to reach the schedd's TCP port 9618.",
         detail=printable(str(reason)),
     )

@@ -18,6 +18,7 @@ from ..worker.spec import WorkerSpec
 from . import remedies
 from .advice import AGAIN, HOLDS, NEVER, RELEASE, RESOURCE_CODES, describe
 from .findings import Explanation, Finding
+from .in_vain import started_in_vain
 from .reaching import unreachable
 
 if TYPE_CHECKING:
@@ -157,6 +158,11 @@ async def _waiting(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
     for first, _ in submits.most_common(_ANALYSES):
         group = tuple(job for job in jobs if job.id._replace(proc=0) == first and job.status in _WAITING)
         try:
+            if failed := await started_in_vain(fleet, group):
+                findings.append(failed)
+                group = tuple(job for job in group if job not in failed.jobs)
+            if not group:
+                continue
             said = parse_analysis(await fleet.condor.of_job(group[0].schedd).analyze(str(group[0].id)))
         except CondorError as error:
             findings.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from dask_gateway.client import GatewayWarning
 from ..condor.jobs import NAME_PREFIX, JobStatus, WorkerJob, WorkerJobs
 from ..display.html import pre_html
 from ..display.warn import warn
-from ..errors import CondorError, StagingError
+from ..errors import CondorError, CondorTimeoutError, StagingError
 from ..plain import plain
 from ..worker.staging import Staging
 from .fleet import Fleet
@@ -23,7 +24,12 @@ MAX_BYTES = 2**20
 
 TAIL_BYTES = 2**16
 TAIL_TIMEOUT = 15.0
-"""What is asked of a running job: how many bytes, and how long that may take in seconds."""
+"""What is asked of running jobs: how many bytes of each, and how long all of it may take in seconds."""
+
+_UNHEARD = (
+    "(The worker runs, and its machine does not answer in time: is its TCP port 9618 open to this machine? What it "
+    "wrote comes when it has ended.)\n"
+)
 
 _TAILED = 20
 """How many running jobs are asked unless they are named: each costs a connection to its machine."""
@@ -107,13 +113,17 @@ async def collect(fleet: Fleet, workers: Iterable[str] | str | None = None) -> W
         )
         running = running[:_TAILED]
     gate = asyncio.Semaphore(_AT_ONCE)
+    end = time.monotonic() + TAIL_TIMEOUT
 
     async def tail(job: WorkerJob) -> str:
         async with gate:
+            left = end - time.monotonic()
+            if left <= 0:
+                return _UNHEARD
             try:
-                return await fleet.condor.of_job(job.schedd).tail(
-                    str(job.id), max_bytes=TAIL_BYTES, timeout=TAIL_TIMEOUT
-                )
+                return await fleet.condor.of_job(job.schedd).tail(str(job.id), max_bytes=TAIL_BYTES, timeout=left)
+            except CondorTimeoutError:
+                return _UNHEARD
             except CondorError as error:
                 # One machine that does not answer must not keep the others' words back.
                 return f"({error.message}: {error.stderr or error.hint})"

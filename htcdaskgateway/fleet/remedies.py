@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 
+from .. import config
 from ..condor.jobs import JobStatus, WorkerJob, WorkerJobs, ids_constraint
 from ..condor.machines import largest
 from ..condor.schedd import Condor
@@ -22,10 +23,15 @@ _WORDS = {"Cpus": ("core", "cores"), "GPUs": ("GPU", "GPUs"), "Memory": ("memory
 
 
 def release(group: Sequence[WorkerJob]) -> str:
-    """Return the command that releases these jobs, which are held."""
-    clusters = sorted({job.id.cluster for job in group})
-    ids = [str(group[0].id)] if len(group) == 1 else list(map(str, clusters))
-    return f"`condor_release {' '.join(ids)}`"
+    """Return the commands that release these jobs, which are held: one for each schedd that has some."""
+    schedds = sorted({job.schedd for job in group})
+    named = len(schedds) > 1 or any(map(config.get, ("condor.schedd", "condor.schedd-constraint")))
+    commands = []
+    for schedd in schedds:
+        own = [job for job in group if job.schedd == schedd]
+        ids = [str(own[0].id)] if len(own) == 1 else list(map(str, sorted({job.id.cluster for job in own})))
+        commands.append(" ".join(["condor_release", *(["-name", schedd] if named and schedd else []), *ids]))
+    return " and ".join(f"`{command}`" for command in commands)
 
 
 def anew(jobs: WorkerJobs, group: Sequence[WorkerJob], spec: WorkerSpec) -> str:

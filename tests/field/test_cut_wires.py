@@ -120,3 +120,30 @@ def test_a_gateway_whose_name_is_not_known_is_named(site: Site) -> None:
     told = site.notebook(_FAILS, DASK_GATEWAY__ADDRESS="https://gateway.nowhere.test")
     assert "gateway.nowhere.test" in told["told"]
     assert told["took"] < 20
+
+
+_FETCHES_NOTHING = """
+import json, sys, time
+from htcdaskgateway import HTCGateway
+with HTCGateway() as gateway, gateway.new_cluster() as cluster:
+    print("cut", flush=True)
+    sys.stdin.readline()
+    cluster.scale(1)
+    told, deadline = "", time.monotonic() + 150
+    while "never ran" not in told and time.monotonic() < deadline:
+        time.sleep(1)
+        told = str(cluster.explain())
+print(json.dumps(told))
+"""
+
+
+def test_jobs_whose_input_cannot_be_fetched_do_not_wait_for_their_turn(site: Site) -> None:
+    process = site.begin(_FETCHES_NOTHING)
+    site.expect(process, "cut")
+    site.hosts.close("exec1", "login", "9618")
+    with site.hosts.closed("exec2", "login", "9618"):
+        told = site.answer(process, timeout=240)
+    assert "HTCondor has started it" in told, told
+    assert "its worker never ran" in told
+    assert "file transfer" in told
+    assert "waits for its turn" not in told

@@ -91,16 +91,13 @@ def test_workers_that_nobody_can_reach_exchange_results_through_the_one_port_of_
             assert {source for source, *_ in refused} == {"exec1", "exec2"}
 
 
-# What the firewall's forgetting hides from all, the scheduler notices after its worker-ttl of five minutes.
-@pytest.mark.timeout(700)
-@pytest.mark.parametrize(("seconds", "patience"), [(5, 60), (60, 400)])
-def test_results_are_right_when_a_link_is_down_in_the_middle_of_transfers(
-    seconds: int, patience: int, tmp_path: Path, needs_hosts: None
+def test_results_are_right_when_a_link_is_down_for_5_s_in_the_middle_of_transfers(
+    tmp_path: Path, needs_hosts: None
 ) -> None:
     ports = [rule for rule in documented() if rule.ports != _CLOSED]
     with field(tmp_path / "field", open_ports=ports) as site, ThreadPoolExecutor(1) as thread:
         site.set_up()
-        work = thread.submit(site.notebook, _ROUNDS, timeout=patience + seconds + 120)
+        work = thread.submit(site.notebook, _ROUNDS, timeout=200)
 
         def rounds() -> int:
             if work.done():
@@ -111,9 +108,9 @@ def test_results_are_right_when_a_link_is_down_in_the_middle_of_transfers(
         try:
             wait_until(lambda: rounds() >= 2, what="results come")
             with site.hosts.closed("exec1", "gateway", "8786"):
-                time.sleep(seconds)  # the outage itself
+                time.sleep(5)  # the outage itself
             before = rounds()
-            wait_until(lambda: rounds() >= before + 2, timeout=patience, what="results come again")
+            wait_until(lambda: rounds() >= before + 2, what="results come again")
         finally:
             (site.home / "enough").touch()
-        assert work.result(patience) >= 4
+        assert work.result(60) >= 4

@@ -70,7 +70,8 @@ async def _reach(cluster: Any) -> AsyncIterator[Verdict]:
     else:
         missed = {address for other in found.workers.values() for address in other} | set(found.scheduler)
         hint = (
-            f"TCP {ports} (worker_port) has to be open from the gateway's schedulers to the nodes, and between them"
+            f"TCP {ports} (worker_port) has to be open from the gateway's schedulers to the nodes, and between "
+            "them; a cluster with relay='auto' needs no such port"
         )
         for line in lines(found, missed):
             yield Verdict("network", False, line, hint)

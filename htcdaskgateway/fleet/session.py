@@ -92,6 +92,8 @@ class Session:
                     f"max_idle={self.spec.max_idle!r}: the cluster was made with "
                     f"max_idle={noted.get('max_idle')!r}, and that cannot change. Make a new cluster."
                 )
+        if self.spec.relay != "never":
+            await link.install_relay()
         if self._given or not noted:
             await link.note(spec=self.spec.to_dict())
         if self._fresh:

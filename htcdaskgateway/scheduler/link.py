@@ -130,6 +130,15 @@ class SchedulerLink:
             self.comm.register_scheduler_plugin(plugin=plugin, name=name, idempotent=True),
         )
 
+    async def install_relay(self) -> None:
+        """Let workers that only dial out reach one another; where that is so already, nothing happens."""
+        from .relay import NAME, Source
+
+        await self._ask(
+            "take in the relay between workers",
+            self.comm.register_scheduler_plugin(plugin=dumps(Source()), name=NAME, idempotent=True),
+        )
+
     async def workers(self, cheapest: int = 0) -> tuple[dict[str, int], list[str]]:
         """Return how many tasks each HTCondor worker has, and the names of those that are `cheapest` to lose."""
         answer = await self._ask("tell its workers", self.comm.htcdaskgateway_workers(n=cheapest))

@@ -15,7 +15,7 @@ from .._version import __version__
 from ..condor import templating
 from ..condor.jobs import CLUSTER_ATTRIBUTE, NAME_PREFIX
 from ..packages.packed import Packed
-from . import checks, containers, sending
+from . import checks, containers, relay, sending
 from .own_python import PACKED
 from .spec import WorkerSpec
 
@@ -116,6 +116,8 @@ def job_files(
     )
     remote = resources.files("htcdaskgateway.remote")
     texts |= {"worker.sub": description, "worker.sh": script}
+    if spec.relay != "never":
+        texts[relay.FILE] = relay.preload(spec.relay)
     return {**texts, **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in files}}
 
 
@@ -159,6 +161,8 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
     # worker_start.py restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
     if spec.python == PACKED:
         command += ["--preload", "packages_preload.py"]
+    if spec.relay != "never":
+        command += ["--preload", relay.FILE]
     return [*command, "--nanny" if spec.nanny else "--no-nanny", "--no-dashboard"]
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import config
-from ..errors import ConfigError
 from ..plain import counted
-from . import checks, fermilab, own_python, sites
+from . import checks, fermilab, own_python, relay, sites, together
 from .keywords import check_known
 from .units import KIB, MIB, format_bytes, parse_amount
 
@@ -70,6 +69,9 @@ class WorkerSpec:
         The port or range of ports (``first:last``) that workers listen on.
     interface : str or None
         The network interface that they listen on.
+    relay : {'never', 'auto', 'always'}
+        Which workers reach one another by what they dial to the scheduler's proxy, without an open port: none,
+        those that do not reach each other directly, or all.
     mapped_port : str or None
         Name of the container's port that HTCondor maps to one of the node, which the scheduler is told.
     scheduler_proxy : str or None
@@ -128,6 +130,7 @@ class WorkerSpec:
     worker_extra_args: tuple[str, ...]
     worker_port: str
     interface: str | None
+    relay: str
     mapped_port: str | None
     scheduler_proxy: str | None
     death_timeout: float | None
@@ -166,23 +169,7 @@ class WorkerSpec:
             for name, check in _CHECKS.items()
         }
         own_python.choose(values, keywords)
-        sites.check_mapped(values)
-        if values["spool"] and values["max_idle"] is not None:
-            raise ConfigError(
-                f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor spools "
-                "files only for jobs that exist."
-            )
-        if values["processes"] > values["cpus"]:
-            raise ConfigError(
-                f"processes={values['processes']!r} needs at least as many cpus, but cpus={values['cpus']!r}. The "
-                "workers of a job share its cpus."
-            )
-        listeners = values["processes"] * (2 if values["nanny"] else 1)
-        if 0 < checks.port_count(values["worker_port"]) < listeners:
-            raise ConfigError(
-                f"worker_port={values['worker_port']!r} has too few ports: {listeners} processes of one job "
-                "listen (workers and nannies)."
-            )
+        together.check(values)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -270,6 +257,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "worker_extra_args": checks.worker_arguments,
     "worker_port": checks.ports,
     "interface": checks.optional(checks.text),
+    "relay": relay.mode,
     "mapped_port": checks.optional(sites.port_name),
     "scheduler_proxy": checks.optional(checks.host_port),
     "death_timeout": checks.optional(config.parse_seconds),

@@ -19,6 +19,7 @@ from htcdaskgateway.local import LocalSystem, PersonalPool
 from .limits import LIMITS
 from .measures import MEASURES
 from .pairs import HEADER
+from .relay import ALONE, CORES
 from .report import FIGURES, markdown, write
 from .world import tool
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two to three minutes: fewer rounds, smaller numbers")
     parser.add_argument("--limits", action="store_true", help="measure where the next limits are instead")
-    every = [*MEASURES, *LIMITS]
+    every = [*MEASURES, *LIMITS, *ALONE]
     parser.add_argument(
         "--only",
         metavar="NAME,...",
@@ -45,12 +46,15 @@ def main() -> None:
         parser.error(f"there is no measurement {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     if arguments.output and not arguments.output.parent.is_dir():
         parser.error(f"there is no directory {arguments.output.parent} to write to")
+    alone = set(arguments.only or ()) & set(ALONE)
+    if alone and len(arguments.only) > 1:
+        parser.error(f"{', '.join(alone)} needs another pool than the others; measure it alone")
     output = arguments.output or (None if arguments.quick else FIGURES)
     print(markdown(HEADER), markdown(["---"] * len(HEADER)), sep="\n", flush=True)
     limits = dict.fromkeys(("MAX_JOBS_PER_OWNER", "MAX_JOBS_PER_SUBMISSION", "MAX_JOBS_SUBMITTED"), 1_000_000)
     with (
         tempfile.TemporaryDirectory(prefix="htcdaskgateway-bench-") as directory,
-        LocalSystem(pool=PersonalPool(config=limits)) as system,
+        LocalSystem(pool=PersonalPool(cpus=CORES if alone else 8, config=limits)) as system,
         system.gateway() as gateway,
         dask.config.set({"htcdaskgateway.condor.timeout": "600s"}),
     ):
@@ -64,7 +68,7 @@ def main() -> None:
             "date": time.strftime("%Y-%m-%d"),
             "quick": arguments.quick,
         }
-        for name, measure in {**MEASURES, **LIMITS}.items():
+        for name, measure in {**MEASURES, **LIMITS, **ALONE}.items():
             if name not in (arguments.only or (LIMITS if arguments.limits else MEASURES)):
                 continue
             rows, load = [], os.getloadavg()[0]

@@ -41,6 +41,7 @@ def test_nodes_that_cannot_reach_each_other_are_named_in_seconds(site: Site) -> 
     assert "but other workers do not reach it" in told["told"], told["told"]
     assert "10.77.4.2:100" in told["told"]
     assert "TCP 10000:10070 (worker_port) has to be open between the execute nodes" in told["told"]
+    assert "relay='auto'" in told["told"]
 
 
 def test_nodes_that_the_scheduler_does_not_reach_are_named_in_seconds(site: Site) -> None:

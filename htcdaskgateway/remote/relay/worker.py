@@ -1,0 +1,111 @@
+"""The relay in a worker: a preload of ``dask worker`` that reaches others, and is reached, by dialling out.
+
+Sent behind the text of ``wire.py``, whose names it uses.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from distributed.comm.core import CommClosedError, Connector, connect
+from distributed.comm.registry import backends
+from distributed.comm.tcp import TLS
+from distributed.core import Status
+from distributed.diagnostics.plugin import WorkerPlugin
+
+if TYPE_CHECKING:
+    from .wire import SCHEME, TIMEOUT, RelayBackend, bare, parse, read, release, secure, unwrapped
+
+logger = logging.getLogger("distributed.worker.relay")
+
+
+async def end_to_end(link: Any, peer: str, deserialize: bool, server_side: bool, context: Any, name: Any) -> Any:
+    """Take the TLS with the scheduler off `link`, and put TLS with the other worker on."""
+    local = link._local_addr
+    plain = await unwrapped(bare(release(link)))
+    try:
+        return TLS(await secure(plain, server_side, context, name, TIMEOUT), local, peer, deserialize)
+    except (OSError, asyncio.TimeoutError) as error:
+        raise CommClosedError(f"no TLS with {peer} through the relay: {error!r}") from error
+
+
+class RelayConnector(Connector):  # type: ignore[misc]
+    """From this worker to another, by way of the scheduler."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+
+    async def connect(self, address: str, deserialize: bool = True, **_: Any) -> Any:
+        """Ask the scheduler to have the other dial, and speak with it."""
+        args, address = self.worker.connection_args, f"{SCHEME}://{address}"
+        link = await connect(self.worker.scheduler.address, **args)
+        try:
+            sender = self.worker.contact_address or self.worker.address
+            await link.write(
+                {"op": "htcdaskgateway_relay_connect", "to": address, "sender": sender, "reply": False}
+            )
+            answer = await read(link, 2 * TIMEOUT)
+            if answer["status"] != "OK":
+                raise CommClosedError(answer["message"])
+            name = args.get("server_hostname")
+            return await end_to_end(link, address, deserialize, False, args["ssl_context"], name)
+        except BaseException:
+            link.abort()
+            raise
+
+
+def dial_out(worker: Any, connector: Connector) -> None:
+    """Give `worker` an address of the relay, and let it dial when it is told to."""
+    backends[SCHEME] = RelayBackend(connector)
+    host, port = parse(worker.address.partition("://")[2])
+    # New at each start, so that nobody speaks with a worker that has another's port.
+    worker.contact_address = worker._address = (
+        f"{SCHEME}://{f'[{host}]' if ':' in host else host}:{port}/{worker.id}"
+    )
+    context = worker.security.get_listen_args("worker")["ssl_context"]
+    tasks: set[asyncio.Task[None]] = set()  # the loop keeps weak references only
+
+    async def dialled(token: str, sender: str | None, raw: bool) -> None:
+        peer = sender or worker.scheduler.address
+        try:
+            link = await connect(worker.scheduler.address, **worker.connection_args)
+            await link.write({"op": "htcdaskgateway_relay_accept", "token": token, "reply": False})
+            if raw:
+                try:
+                    await read(link, TIMEOUT)
+                except BaseException:
+                    link.abort()
+                    raise
+                comm = await end_to_end(link, peer, worker.deserialize, True, context, None)
+            else:
+                comm = TLS(release(link), link._local_addr, peer, worker.deserialize)
+            if worker.listener is None or worker.status in (Status.closed, Status.failed):
+                comm.abort()
+                return
+            await worker.listener.on_connection(comm)
+            worker.handle_comm(comm)
+        except (OSError, asyncio.TimeoutError) as error:  # who asked for it is told by the connection's end
+            logger.info("dialled for %s in vain: %r", peer, error)
+
+    def dial(token: str, sender: str | None = None, raw: bool = True) -> None:
+        task = asyncio.ensure_future(dialled(token, sender, raw))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    worker.stream_handlers["htcdaskgateway_relay_dial"] = dial
+
+
+def dask_setup(worker: Any) -> None:
+    """Begin: all goes through the relay."""
+    dial_out(worker, RelayConnector(worker))
+
+
+class Reach(WorkerPlugin):  # type: ignore[misc]
+    """For workers without the preload, such as the gateway server's: they keep their address, and reach ours."""
+
+    name = "htcdaskrelay-reach"
+
+    def setup(self, worker: Any) -> None:
+        """Let the worker know the scheme."""
+        if SCHEME not in backends:
+            backends[SCHEME] = RelayBackend(RelayConnector(worker))

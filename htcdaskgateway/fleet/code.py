@@ -106,7 +106,9 @@ async def _successors(fleet: Fleet, names: list[str], code: str) -> list[str]:
     wanted = Counter(job_of(name) for name in names)
     while True:
         told = (await fleet.scheduler.packages()).values()
-        there = Counter(job_of(worker["name"]) for worker in told if worker["code"] == code)
+        # One that has just joined is given no results yet.
+        new = [worker for worker in told if worker["code"] == code and worker["status"] == "running"]
+        there = Counter(job_of(worker["name"]) for worker in new)
         ready = [name for name in names if there[job_of(name)] >= wanted[job_of(name)]]
         if len(ready) == len(names) or time.monotonic() > deadline:
             return ready

@@ -240,7 +240,11 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         """Return what our workers with the notebook's packages tell of them, by the workers' addresses."""
         workers = self.scheduler.workers.items()
         found = {address: (ws, ws.extra.get("htcdaskgateway_packages")) for address, ws in workers}
-        return {address: {**told, "name": str(ws.name)} for address, (ws, told) in found.items() if told}
+        return {
+            address: {**told, "name": str(ws.name), "status": ws.status.name}
+            for address, (ws, told) in found.items()
+            if told
+        }
 
     async def tasks(self) -> dict[str, Any]:
         """Return how many tasks are done, failed, computed and to do, and how many each worker of ours computes."""

@@ -68,7 +68,8 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
                 print(json.dumps({
                     "by name": by_name, "seen": seen, "again": again,
                     "kept": kept.result(timeout=60), "ran": Path("ran").read_text(),
-                    "workers": synced.workers, "sent": synced.sent, "changed": synced.packages_changed,
+                    "said": str(synced), "workers": synced.workers,
+                    "sent": synced.sent, "changed": synced.packages_changed,
                     "same jobs": [str(job.id) for job in cluster.jobs()] == jobs,
                     "nothing new": cluster.sync_packages().workers,
                 }))
@@ -85,7 +86,7 @@ def test_workers_have_what_was_installed_a_minute_ago_and_an_edit_comes_to_those
     assert seen["spawned"] == 9
     assert seen["certificates"]
     assert str(notebook.directory.parent) not in seen["prefix"]
-    assert told["again"] == 2
+    assert told["again"] == 2, told["said"]
     # The scheduler reads a graph before a worker does.
     assert told["by name"] == [42, 21.0]
     assert told["kept"] == 42

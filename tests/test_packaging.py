@@ -170,7 +170,7 @@ def test_the_environment_oldest_tests_the_lower_bounds_of_pyproject_toml():
 def test_what_the_package_imports_it_asks_for():
     own_extra = {"dask_gateway_server", "packaging"}
     # Of the worker's Python, not this one; and what a view needs and a script may lack.
-    elsewhere, optional = {"msgpack"}, {"bokeh", "IPython", "ipywidgets", "matplotlib"}
+    elsewhere, optional = {"msgpack", "tornado"}, {"bokeh", "IPython", "ipywidgets", "matplotlib"}
     imported = {}
     for path in (TOP / "htcdaskgateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

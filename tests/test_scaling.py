@@ -116,7 +116,7 @@ def test_workers_whose_data_takes_too_long_to_move_go_on_working(cluster, pool):
         values = client.gather(held)
         with (
             dask.config.set({"htcdaskgateway.retire-timeout": "1ms"}),
-            pytest.warns(GatewayWarning, match=r"1 worker\(s\) stay, because they hold results"),
+            pytest.warns(GatewayWarning, match="Kept 1 worker, with results that no other worker could take"),
         ):
             cluster.scale(1)
         assert pool.statuses(cluster.name) == [2, 2]

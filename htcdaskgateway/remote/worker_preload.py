@@ -46,6 +46,7 @@ RETRY = 0.5
 CONNECT_TIMEOUT = 5.0
 
 exit_code: int | None = None
+first = False  # whether nobody has joined before in this one's place
 
 
 class ProxySecurity(Security):  # type: ignore[misc]
@@ -79,7 +80,7 @@ async def without_scheduler(address: str) -> int:
 
     Who has joined before, and is started again by worker_start.py, knows that it was to be reached.
     """
-    if not os.environ.get("HTCDASKGATEWAY_FIRST"):
+    if not first:
         return 0
     host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
@@ -220,6 +221,9 @@ async def set_up_nanny(nanny: Any) -> None:
 
 async def dask_setup(server: Any) -> None:
     """Begin; called once `server`, a worker or a nanny, listens, before it looks for the scheduler."""
+    global first
+    # Tasks and their programs have no use for it.
+    first = bool(os.environ.pop("HTCDASKGATEWAY_FIRST", ""))
     atexit.register(leave)
     if isinstance(server, Nanny):
         await set_up_nanny(server)

@@ -22,12 +22,12 @@ from ..setup_condor.verdict import Verdict
 )
 @click.pass_obj
 def doctor(address: str | None, name: str | None, as_json: bool) -> None:
-    """Say what works and what does not, a line each, and what to do about it.
+    """Say what works, what does not, and what to do.
 
-    It checks the configuration and where each value comes from, HTCondor's tools, token, collector and schedd,
-    the staging directory as the schedd sees it, the gateway server, its scheduler proxy, your account there, the
-    login node, and a worker's settings. It changes nothing; only a held job stands in your queue for a moment.
-    The exit code is 0 if every line says ok.
+    Each check prints a line: the configuration and where each value comes from, HTCondor's tools, token, collector
+    and schedd, the staging directory as the schedd sees it, the gateway server, its scheduler proxy, your account
+    there, the login node, and a worker's settings. It changes nothing; only a held job stands in your queue for a
+    moment. The exit code is 0 if every line says ok.
     """
     from . import here
 

@@ -18,6 +18,7 @@ HEAD = """\
 TITLES = {
     "": "In general: `htcdaskgateway`",
     "condor": "HTCondor's tools: `htcdaskgateway.condor`",
+    "packages": "The notebook's own packages: `htcdaskgateway.packages`",
     "worker": "A worker: `htcdaskgateway.worker`",
     "setup": "The command `setup_condor`: `htcdaskgateway.setup`",
 }

@@ -29,7 +29,8 @@ from .worker.spec import WorkerSpec
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Begin with `htcdaskgateway list`: it shows the NAMEs for the other commands; the first letters "
-    "are enough. `htcdaskgateway COMMAND --help` explains each.",
+    "are enough. If something does not work, `htcdaskgateway doctor` says why. `htcdaskgateway COMMAND --help` "
+    "explains each.",
 )
 @click.version_option(__version__)
 @click.option(
@@ -112,7 +113,9 @@ def _perhaps_gone(address: str | None, name: str) -> Iterator[tuple[str, Any]]:
 @main.command("list")
 @click.pass_obj
 def list_(address: str | None) -> None:
-    """List your clusters, with how many of their jobs run, wait and are held.
+    """List your clusters and the numbers of their jobs.
+
+    It counts the jobs that run, wait and are held.
 
     A cluster that is "gone" still has jobs in HTCondor's queue, but the gateway server does not know it any more:
     `stop` removes its jobs.
@@ -133,7 +136,7 @@ def list_(address: str | None) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--explain", is_flag=True, help="Say in words why jobs do not run, and what to do about it.")
+@click.option("--explain", is_flag=True, help="Say why jobs do not run, and what to do about it.")
 @click.pass_obj
 def jobs(address: str | None, name: str, explain: bool) -> None:
     """Show the worker jobs of the cluster NAME as a table.
@@ -209,7 +212,7 @@ def scale(address: str | None, name: str, n: str) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--interval", default=1.0, show_default=True, help="Seconds between two pictures.")
+@click.option("--interval", default=1.0, show_default=True, help="Seconds between two looks.")
 @click.pass_obj
 def watch(address: str | None, name: str, interval: float) -> None:
     """Watch the jobs and tasks of the cluster NAME, until Ctrl-C.
@@ -241,7 +244,7 @@ def watch(address: str | None, name: str, interval: float) -> None:
 def timeline(address: str | None, name: str, output: tuple[str, ...]) -> None:
     """Plot what became of the jobs of the cluster NAME, and tell where the time went.
 
-    It is read from the jobs' own event log, so it costs the schedd nothing, and works when the cluster has ended.
+    It reads the jobs' own event log, so it costs the schedd nothing, and works when the cluster has ended.
     """
     from .fleet.timeline import read_timeline
 
@@ -258,7 +261,7 @@ def timeline(address: str | None, name: str, output: tuple[str, ...]) -> None:
 def usage(address: str | None, name: str) -> None:
     """Show what the jobs of the cluster NAME asked for and used, and what to ask for next time.
 
-    It is read from the queue and from HTCondor's history, so it works when the cluster has ended, too.
+    It reads the queue and HTCondor's history, so it works when the cluster has ended, too.
     """
     from .fleet.usage import read_usage
 
@@ -270,10 +273,11 @@ def usage(address: str | None, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def stop(address: str | None, name: str) -> None:
-    """Stop the cluster NAME: remove its jobs, end its scheduler and forget its credentials.
+    """Stop the cluster NAME, with its jobs and scheduler.
 
-    Its results are lost; the workers' output stays for `logs`. This works from any machine of yours, also when the
-    notebook that made the cluster is gone, and for a cluster that the gateway server does not know any more.
+    It also deletes the credentials. The results are lost; the workers' output stays for `logs`. This works from any
+    machine of yours, also when the notebook that made the cluster is gone, and for a cluster that the gateway
+    server does not know any more.
     """
     jobs = _jobs_of(name)
     with _gateway(address) as gateway:

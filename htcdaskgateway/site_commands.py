@@ -10,7 +10,7 @@ from .sites import profile
 
 @click.command("sites")
 def sites() -> None:
-    """List the sites whose profiles come with this package; * marks the one that is configured.
+    """List the sites with a profile; * marks yours.
 
     Choose one with `htcdaskgateway: {site: NAME}` in dask's configuration, or DASK_HTCDASKGATEWAY__SITE=NAME.
     """
@@ -27,9 +27,10 @@ def sites() -> None:
 @click.command("site")
 @click.argument("name")
 def site(name: str) -> None:
-    """Print the profile of the site NAME, or of a file, to start one's own from.
+    """Print a site's profile, to start your own from.
 
-    `htcdaskgateway site ncsa > ~/.config/dask/mine.yaml` is a file that dask reads; or name it in
+    NAME is a name from `htcdaskgateway sites`, or the path of a file. Save the profile and change it:
+    `htcdaskgateway site ncsa > mine.yaml`. Then choose it in Dask's configuration:
     `htcdaskgateway: {site: /path/to/mine.yaml}`.
     """
     click.echo(profile.text(name), nl=False)

@@ -50,7 +50,7 @@ def told(gateway: Any) -> Iterator[None]:
 
 def _why(auth: Any, status: int) -> str:
     if status == HTTPStatus.FORBIDDEN:
-        return "this user may not do that. Is the cluster another user's?"
+        return "you may not do that. Is the cluster another user's?"
     if type(auth) is BasicAuth and not auth.password:
         return (
             "it wants a password, and none is set. Write DASK_GATEWAY_PASSWORD=… into a file .env beside the "
@@ -60,8 +60,8 @@ def _why(auth: Any, status: int) -> str:
         return f"it does not take the password of {auth.username!r}. Is DASK_GATEWAY_PASSWORD right?"
     if type(auth) is JupyterHubAuth:
         return (
-            "it does not take the hub's token (JUPYTERHUB_API_TOKEN). Restart your server in the hub; if that does "
-            "not help, its administrators have to give users and servers the scope "
+            "it does not take the hub's token (JUPYTERHUB_API_TOKEN). Restart your server in the hub. If that does "
+            "not help, ask the hub's administrators to give users and servers the scope "
             "access:services!service=dask-gateway"
         )
     return "it does not take your credentials; see gateway.auth in dask's configuration"
@@ -80,6 +80,6 @@ async def check_proxy(gateway: Any) -> None:
         why = getattr(error, "strerror", None) or str(error) or f"no answer in {CONNECT_TIMEOUT:g} s"
         raise ProxyUnreachableError(
             f"the gateway's scheduler proxy {where} cannot be reached from here ({why}), though the gateway server "
-            "answers. Is proxy_address (gateway.proxy-address) right, and that TCP port open from this machine?"
+            "answers. Is proxy_address (gateway.proxy-address) right? Is that TCP port open from this machine?"
         ) from error
     writer.transport.abort()

@@ -63,15 +63,15 @@ async def _reach(cluster: Any) -> AsyncIterator[Verdict]:
     found = await reach(cluster.fleet.scheduler)
     ports = cluster.spec.worker_port
     if not found.names:
-        yield Verdict("network", None, "no worker has joined; who reaches whom is not known")
+        yield Verdict("network", None, "no worker has joined yet, so nothing can be tried")
     elif found.whole:
         among = f"{len(found.names)} of {found.machines} machines" if len(found.names) < found.machines else "all"
-        yield Verdict("network", True, f"the scheduler reaches the workers, and they each other ({among})")
+        yield Verdict("network", True, f"the scheduler reaches the workers, and they reach each other ({among})")
     else:
         missed = {address for other in found.workers.values() for address in other} | set(found.scheduler)
         hint = (
-            f"TCP {ports} (worker_port) has to be open from the gateway's schedulers to the nodes, and between "
-            "them; a cluster with relay='auto' needs no such port"
+            f"open TCP {ports} (worker_port) from the gateway's schedulers to the nodes, and between the nodes; "
+            "or make a cluster with relay='auto', which needs no such port"
         )
         for line in lines(found, missed):
             yield Verdict("network", False, line, hint)
@@ -88,5 +88,5 @@ async def _versions(cluster: Any) -> AsyncIterator[Verdict]:
             "versions",
             False,
             f"{package}: {sides}, workers {', '.join(workers) or '-'}",
-            "make them the same: the notebook's environment, the scheduler's image and the workers' image",
+            "install the same version in the notebook's environment, the scheduler's image and the workers' image",
         )

@@ -16,17 +16,18 @@ from ..setup_condor.verdict import Verdict
 
 
 @click.command()
+@click.option("--cluster", "name", metavar="NAME", help="Check this cluster, too: its jobs, network and versions.")
 @click.option(
-    "--cluster", "name", metavar="NAME", help="Look at this cluster, too: who reaches whom, versions, jobs."
+    "--json", "as_json", is_flag=True, help="Print the lines as JSON; `good` is true, false, or null for unknown."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list; `good` is true, false or null.")
 @click.pass_obj
 def doctor(address: str | None, name: str | None, as_json: bool) -> None:
-    """Say what works and what does not, a line each, and what to do about it.
+    """Say what works, what does not, and what to do.
 
-    It looks at the configuration and where each value comes from, HTCondor's tools, token, collector and schedd,
-    the staging directory as the schedd sees it, the gateway server, its scheduler proxy, your account there, the
-    login node, and what a worker is. Nothing is changed. The exit code is 0 if every line says ok.
+    Each check prints a line: the configuration and where each value comes from, HTCondor's tools, token, collector
+    and schedd, the staging directory as the schedd sees it, the gateway server, its scheduler proxy, your account
+    there, the login node, and a worker's settings. It changes nothing; only a held job stands in your queue for a
+    moment. The exit code is 0 if every line says ok.
     """
     from . import here
 

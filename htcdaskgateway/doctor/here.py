@@ -11,6 +11,7 @@ import dask.config
 from .. import config
 from ..client.gateway import HTCGateway
 from ..errors import ConfigError, GatewayAccessError, HTCDaskGatewayError
+from ..plain import counted
 from ..setup_condor import check
 from ..setup_condor.verdict import NETWORK_TIMEOUT, Verdict, last_line
 from ..worker.spec import WorkerSpec
@@ -47,7 +48,7 @@ async def account(answers: bool | None) -> Verdict:
         hint = "set gateway.address in dask's configuration (DASK_GATEWAY__ADDRESS), or choose a site that has one"
         return Verdict("gateway", False, "no gateway server is configured", hint)
     if not answers:
-        return Verdict("account", None, "cannot be looked at without the gateway server")
+        return Verdict("account", None, "cannot be checked: the gateway server does not answer")
     try:
         async with HTCGateway(asynchronous=True) as gateway:
             running = await asyncio.wait_for(gateway._clusters(), NETWORK_TIMEOUT)
@@ -55,10 +56,10 @@ async def account(answers: bool | None) -> Verdict:
     except GatewayAccessError as error:
         return Verdict("account", False, str(error))
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError, HTCDaskGatewayError) as error:
-        return Verdict(
-            "account", False, f"the gateway cannot be asked: {last_line(str(error)) or 'no answer in time'}"
-        )
-    return Verdict("account", True, f"the gateway lets you in ({kind}); you have {len(running)} clusters")
+        return Verdict("account", False, f"cannot ask the gateway: {last_line(str(error)) or 'no answer in time'}")
+    return Verdict(
+        "account", True, f"the gateway lets you in ({kind}); you have {counted(len(running), 'cluster')}"
+    )
 
 
 async def _login(host: str, port: int) -> Verdict:
@@ -74,10 +75,10 @@ async def _login(host: str, port: int) -> Verdict:
             "login",
             False,
             f"{host}:{port} cannot be reached: {why}",
-            "`setup_condor` needs it for a new token; does it ask for your site's network or VPN?",
+            "`setup_condor` needs it for a new token. Are you in your site's network or VPN?",
         )
     if not greeting.startswith(b"SSH-"):
-        return Verdict("login", False, f"{host}:{port} is no ssh server", "set htcdaskgateway.setup.login-host")
+        return Verdict("login", False, f"{host}:{port} is not an ssh server", "set htcdaskgateway.setup.login-host")
     return Verdict("login", True, f"{host}:{port} answers")
 
 
@@ -86,7 +87,7 @@ def worker() -> Verdict:
     try:
         spec = WorkerSpec.from_keywords()
     except HTCDaskGatewayError as error:
-        return Verdict("worker", False, last_line(str(error)), "correct that key of dask's configuration")
+        return Verdict("worker", False, last_line(str(error)), "correct that key in Dask's configuration")
     what = spec.python if spec.container_runtime == "none" else spec.container_image or "no image"
     return Verdict("worker", True, f"{spec.cpus} CPUs, {spec.memory_mib} MiB, {spec.container_runtime}: {what}")
 

@@ -62,9 +62,7 @@ async def sync(fleet: Fleet) -> Synced:
     """Bring the local code as it is now to the workers that run and to those that will."""
     stage, packages = fleet.staging, fleet.staging.spec.packages
     if packages is None or stage.packed is None:
-        raise ConfigError(
-            'the cluster was not made with packages="notebook"; its workers have no code to be synced'
-        )
+        raise ConfigError('the cluster was not made with packages="notebook", so its workers have no code to sync')
     before, stage.packed = stage.packed, await packing.pack_beside(packages)
     packed = stage.packed
     await asyncio.to_thread(stage.refresh)
@@ -87,8 +85,8 @@ async def sync(fleet: Fleet) -> Synced:
     if len(ready) < len(old):
         missing = sorted({*old.values()} - {*ready})
         raise PackagesError(
-            f"{len(missing)} of {len(old)} workers could not be started anew and go on with the code they had: "
-            f"{', '.join(missing)}; cluster.logs() says why, and calling it again tries again"
+            f"{len(missing)} of {len(old)} workers did not start anew and go on with the code they had: "
+            f"{', '.join(missing)}. cluster.logs() says why; call sync_packages() again to try again"
         )
     return Synced(len(ready), len(code), changed, tuple(kept))
 

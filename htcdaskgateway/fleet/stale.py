@@ -57,7 +57,7 @@ async def _hint(error: BaseException, stage: Staging) -> None:
     try:
         key, local = await asyncio.to_thread(packing.keys, packages)
     except (ConfigError, OSError) as cannot:
-        logger.info("whether the code has changed since the workers got it is not known: %s", cannot)
+        logger.info("cannot tell whether the code has changed since the workers got it: %s", cannot)
         return
     begin = f"a task failed with {type(error).__name__}: {error}"
     if local != packed.local:

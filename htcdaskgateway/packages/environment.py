@@ -71,11 +71,11 @@ class Environment:
         found = cls(**described, is_notebook=packages == NOTEBOOK)
         if found.libc != "glibc":
             raise ConfigError(
-                f"packages={packages!r}: it is for {found.libc or 'no GNU libc'}, only glibc can be sent"
+                f"packages={packages!r}: its Python has {found.libc or 'no GNU libc'}, but only glibc can be sent"
             )
         if (Path(found.prefix) / "conda-meta").is_dir():
             raise ConfigError(
-                f"packages={packages!r}: {found.prefix} is a conda environment, whose files hold its path and "
+                f"packages={packages!r}: {found.prefix} is a conda environment. Its files contain its path, so it "
                 "cannot be sent yet; use a venv or uv's environment, or a container_image"
             )
         return found
@@ -113,7 +113,7 @@ class Environment:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)  # noqa: S603
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConfigError(f"which libraries {self.program} needs cannot be told: {error}") from error
+            raise ConfigError(f"cannot tell which libraries {self.program} needs: {error}") from error
         needed = {
             name: path
             for name, path in _LDD.findall(done.stdout)
@@ -144,14 +144,14 @@ def _ask(packages: str) -> dict[str, Any]:
     python = Path(packages).expanduser().absolute() / "bin" / "python"
     if not python.exists():
         raise ConfigError(
-            f"packages={packages!r}: it is {NOTEBOOK!r} or the path of an environment, and {python} is not there"
+            f"packages={packages!r}: it is {NOTEBOOK!r} or the path of an environment, but there is no {python}"
         )
     try:
         command = [str(python), "-I", layout.__file__]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, cwd="/")  # noqa: S603
         described: dict[str, Any] = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"packages={packages!r}: its Python cannot be run: {error}") from error
+        raise ConfigError(f"packages={packages!r}: cannot run its Python: {error}") from error
     # A program's own directory is the first of its path.
     described["path"] = [entry for entry in described["path"] if entry != str(Path(layout.__file__).parent)]
     return described

@@ -71,9 +71,9 @@ class LocalCode:
             largest = sorted(found.values(), key=lambda file: -file.stat.st_size)[:_NAMED]
             named = ", ".join(f"{file.path} ({file.stat.st_size / 1e6:.1f} MB)" for file in largest)
             raise ConfigError(
-                f"the local code has {total / 1e6:.0f} MB, and at most {MOST / 1e6:.0f} MB of it are sent with "
-                f"each job; the largest: {named}. Keep data elsewhere than beside the modules, or start the "
-                "notebook in a directory of its own"
+                f"the local code has {total / 1e6:.0f} MB, and at most {MOST / 1e6:.0f} MB go with each job. The "
+                f"largest files: {named}. Keep data in another directory than the modules, or start the notebook "
+                "in a directory of its own"
             )
         return list(found.values())
 

@@ -59,14 +59,14 @@ async def check(condor: Condor, packed: Packed) -> None:
     try:
         found = await systems(condor)
     except CondorError as error:
-        logger.warning("whether the pool's machines can run the packages is not known: %s", error.message)
+        logger.warning("cannot tell whether the pool's machines can run the packages: %s", error.message)
         return
     architecture = _ARCHITECTURES.get(packed.machine, packed.machine)
     fitting = [system for arch, system in found if arch.lower() == architecture.lower()]
     if found and not fitting:
         raise PackagesError(
-            f"no machine of the pool has the architecture of the packages, {architecture}: there are "
-            f"{', '.join(sorted({arch for arch, _ in found}))}. Use a container_image for those"
+            f"no machine of the pool has the architecture of the packages, {architecture}; the machines have "
+            f"{', '.join(sorted({arch for arch, _ in found}))}. Use a container_image for these"
         )
     old = {name.lower() for name in _too_old(packed)}
     if fitting and all(system.lower() in old for system in fitting):
@@ -74,7 +74,7 @@ async def check(condor: Condor, packed: Packed) -> None:
         newest = max(fitting, key=lambda system: lower[system.lower()])
         raise PackagesError(
             f"the packages need glibc 2.{packed.glibc}, and the newest that a machine of the pool has is "
-            f"2.{lower[newest.lower()]} ({newest}). Make the environment with a Python of conda's or uv's "
+            f"2.{lower[newest.lower()]} ({newest}). Make the environment with uv's own Python "
             "(`uv venv --managed-python`), which runs on older systems, or use a container_image"
         )
 

@@ -54,7 +54,7 @@ def pack(packages: str) -> Packed:
     try:
         return _Packing(Environment.of(packages), cache()).run()
     except OSError as error:
-        raise StagingError(f"packages={packages!r} cannot be packed: {error}") from error
+        raise StagingError(f"cannot pack packages={packages!r}: {error}") from error
 
 
 def keys(packages: str) -> tuple[str, str]:

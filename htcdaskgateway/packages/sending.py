@@ -97,7 +97,7 @@ def _size() -> int:
     except (ValueError, TypeError, AttributeError):
         size = 0
     if size <= 0:
-        raise ConfigError(f"htcdaskgateway.packages.node-size={value!r} is not a size; write 20GB or the like")
+        raise ConfigError(f"htcdaskgateway.packages.node-size={value!r} is not a size such as 20GB")
     return size
 
 

@@ -13,7 +13,7 @@ packages_libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.\([0-
 [ -n "$packages_libc" ] || packages_libc=$(ldd --version 2>/dev/null | sed -n '1s/.* 2\.\([0-9]*\).*/\1/p')
 [ -n "$packages_libc" ] || packages_cannot "this node has no GNU libc, and the packages need glibc 2.$GLIBC"
 [ "$packages_libc" -ge "$GLIBC" ] || packages_cannot "this node has glibc 2.$packages_libc, and the packages need glibc 2.$GLIBC: \
-take a Python of conda's or uv's, which asks for less, or a container_image"
+use uv's own Python (uv venv --managed-python), which runs on older systems, or a container_image"
 
 # A cache is this user's alone. An account that several users' jobs share has none: what another's job left is not
 # believed. Root is nobody else's in a container or a namespace, and runs no job elsewhere.
@@ -27,7 +27,7 @@ if [ "$(id -u)" = 0 ] || [ "$packages_owner" = "$(id -un 2>/dev/null)" ]; then
         packages_directory=$packages_directory/htcdask-$(id -u)
         mkdir -m 700 "$packages_directory" 2>/dev/null
         if [ -h "$packages_directory" ] || [ "$(ls -ldn "$packages_directory" | sed 's/  */ /g' | cut -d' ' -f1,3)" != "drwx------ $(id -u)" ]; then
-            packages_say "$packages_directory is not used: it is not a directory that is this user's alone"
+            packages_say "$packages_directory is not used: it does not belong to this user alone"
             continue
         fi
         packages_root=$packages_directory packages_cached=yes
@@ -42,7 +42,7 @@ packages_check() {
     command -v sha256sum >/dev/null || return 0
     [ "$(sha256sum < "$1")" = "$2  -" ] && return 0
     rm -rf "$packages_new"
-    packages_say "$1 is not what was sent: its checksum is another"
+    packages_say "$1 is not what was sent: its checksum differs"
     exit "$EXIT_UNPACK"
 }
 
@@ -144,7 +144,7 @@ packages_shrink() {
         [ "$(du -sk "$packages_root" | cut -f1)" -gt "$SIZE_KIB" ] || break
         [ "$packages_old" != "$KEY" ] && [ -d "$packages_root/$packages_old" ] || continue
         if flock -n "$packages_root/$packages_old.lock" mv "$packages_root/$packages_old" "$packages_root/.old-$$"; then
-            packages_say "$packages_old is removed from $packages_root, which is to hold $SIZE_KIB KiB"
+            packages_say "$packages_old is removed from $packages_root, which may hold $SIZE_KIB KiB (node-size)"
             rm -rf "$packages_root/.old-$$"
         fi
     done
@@ -171,7 +171,7 @@ else
     [ -d "$packages_tree" ] || packages_make
 fi
 if [ ! -d "$packages_tree" ]; then
-    packages_say "they are not on this node, and did not come with the job; it starts again, and they come"
+    packages_say "they are not on this node and did not come with the job; the job starts again and brings them"
     exit "$EXIT_RESEND"
 fi
 rm -f boot.tar.gz "$BASE_NAME" delta.tar.gz

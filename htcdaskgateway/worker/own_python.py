@@ -40,7 +40,7 @@ def _check_packages(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     if others and given.get("packages") is not None:
         raise ConfigError(
             f"packages={given['packages']!r} and {others[0]}={given[others[0]]!r} exclude each other: the packages "
-            "bring their Python along"
+            "bring their own Python"
         )
     if others:
         values["packages"] = None

@@ -23,8 +23,8 @@ def check(values: Mapping[str, Any]) -> None:
     """Refuse what does not work with a relay."""
     if values["relay"] != "never" and values["nanny"]:
         raise ConfigError(
-            f"relay={values['relay']!r} and nanny=True exclude each other: a nanny is reached at a "
-            "port of its own. Use relay='never' where that port is open, or no nanny."
+            f"relay={values['relay']!r} and nanny=True exclude each other: a nanny listens at a port of its own. "
+            "Pass relay='never' if that port is open; otherwise do without a nanny"
         )
 
 

@@ -30,8 +30,8 @@ def below(image: str, prefix: str) -> str:
     found = os.path.normpath(f"{prefix}/{image}" if short and "://" not in image else image)
     if not Path(found).is_relative_to(prefix):
         raise ConfigError(
-            f"container_image={image!r} is not below image_prefix={prefix!r}: name an image of that directory, as "
-            "in 'group/image:tag', or pass image_prefix=None where the execute nodes see others"
+            f"container_image={image!r} is not below image_prefix={prefix!r}: name an image of that directory, "
+            "such as 'group/image:tag', or pass image_prefix=None if the execute nodes see others"
         )
     return found
 
@@ -48,8 +48,8 @@ def check_mapped(values: Mapping[str, Any]) -> None:
     """Check that there is one port that HTCondor can map, where it is to."""
     if values["mapped_port"] and checks.port_count(values["worker_port"]) != 1:
         raise ConfigError(
-            f"mapped_port={values['mapped_port']!r} is one port, and worker_port={values['worker_port']!r} is not; "
-            "write worker_port=8786, say"
+            f"mapped_port={values['mapped_port']!r} is one port, but worker_port={values['worker_port']!r} is not; "
+            "pass one port, such as worker_port=8786"
         )
 
 

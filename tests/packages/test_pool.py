@@ -45,7 +45,7 @@ def test_a_pool_with_an_older_glibc_is_told_before_anything_is_submitted_and_bot
 
 
 def test_a_pool_of_another_architecture_is_told_before_anything_is_submitted(pool):
-    with pytest.raises(PackagesError, match=r"architecture of the packages, riscv64: there are"):
+    with pytest.raises(PackagesError, match=r"architecture of the packages, riscv64; the machines have"):
         asyncio.run(nodes.check(Condor(), needs(machine="riscv64")))
     assert matching(needs(machine="riscv64")) == []
 

@@ -29,9 +29,9 @@ MOST_PAIRS = 2500
 """How many pairs of workers may meet here before users are warned: all of 50 workers with all others."""
 
 WARNING = (
-    "More than {pairs} pairs of workers have exchanged results through the relay, which takes some 5 ms of the "
-    "scheduler's time for each. Let trees of tasks do it: set dataframe.shuffle.method and array.rechunk.method to "
-    "'tasks' in Dask's configuration; or use fewer and larger workers."
+    "More than {pairs} pairs of workers have exchanged results through the relay. Each pair costs the scheduler "
+    "some 5 ms. Shuffle by tasks instead of P2P: set dataframe.shuffle.method and array.rechunk.method to 'tasks' "
+    "in Dask's configuration. Or use fewer and larger workers."
 )
 
 

@@ -154,6 +154,7 @@ def blocks(language):
 
 def test_the_page_has_the_blocks_that_these_tests_run():
     assert [len(blocks(language)) for language in ("yaml", "bash", "text", "python")] == [3, 2, 1, 10]
+    assert blocks("python")[:2] == [DOTENV, NOTEBOOK]
     assert len(FENCE.findall(PAGE.read_text(encoding="utf-8"))) == 16
 
 

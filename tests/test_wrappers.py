@@ -84,6 +84,8 @@ def test_all_jobs_are_counted_told_apart_and_removed_whichever_schedd_a_wrapper_
     names = {info["name"] for info in cluster.get_client().scheduler_info()["workers"].values()}
     assert names == {job.worker_name for job in jobs}
     assert {JobId.of_worker(name) for name in names} == {job.id for job in jobs}
+    # The event log does not name the schedd, which docs/sites.md says.
+    assert str(cluster.timeline()).startswith(f"Cluster {cluster.name}: 2 jobs in ")
     cluster.scale(4)
     assert queued(pool, cluster.name) == there
     with gateway.connect(cluster.name) as other:

@@ -125,7 +125,7 @@ def set_up_worker(worker: Any) -> None:
     if not worker.nanny:  # words of Dask's client, where it asks for nannies
         worker.startup_information["type"] = lambda _: "Worker (nanny=True gives it a nanny)"
     worker.security.__class__ = ProxySecurity
-    close = worker.close
+    close, named = worker.close, worker.contact_address is not None
 
     async def closing(*args: Any, **kwargs: Any) -> Any:
         global exit_code
@@ -145,8 +145,16 @@ def set_up_worker(worker: Any) -> None:
         try:
             if worker.status in (Status.running, Status.paused):
                 logger.info("told to leave; handing the data over")
-                await worker.close_gracefully(reason="sigterm")
-                return
+                if not named:
+                    await worker.close_gracefully(reason="sigterm")
+                    return
+                # The scheduler has looked up the host of a contact address, and knows the worker by what it found.
+                await worker.scheduler.retire_workers(
+                    names=[worker.name],
+                    close_workers=False,
+                    remove=True,
+                    stimulus_id=f"htcdaskgateway-sigterm-{time.time()}",
+                )
         except OSError:  # the scheduler is gone too
             logger.exception("the data could not be handed over")
         await worker.close(reason="sigterm", executor_wait=False)

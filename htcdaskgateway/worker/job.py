@@ -149,7 +149,9 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
         "--nthreads": str(spec.nthreads),
         "--memory-limit": str(spec.memory_limit),
         "--death-timeout": f"{spec.death_timeout or DEATH_TIMEOUT:g}",
-        "--worker-port": spec.worker_port,
+        "--worker-port": None if spec.mapped_port else spec.worker_port,
+        # Dask takes the contact address, which the script adds, beside this one alone.
+        "--listen-address": f"tls://0.0.0.0:{spec.worker_port}" if spec.mapped_port else None,
         "--nanny-port": spec.worker_port if spec.nanny else None,
         "--interface": spec.interface,
         # Health and metrics are served over plain HTTP: to this machine only.

@@ -51,6 +51,11 @@ def check_mapped(values: Mapping[str, Any]) -> None:
             f"mapped_port={values['mapped_port']!r} is one port, but worker_port={values['worker_port']!r} is not; "
             "pass one port, such as worker_port=8786"
         )
+    if values["mapped_port"] and values["interface"]:
+        raise ConfigError(
+            f"mapped_port={values['mapped_port']!r} and interface={values['interface']!r} exclude each other: "
+            "such a worker listens on all interfaces of its container"
+        )
 
 
 def port_name(value: Any, name: str) -> str:

@@ -1,7 +1,8 @@
-"""What the tests of sites share: a file that HTCondor takes for an X.509 proxy."""
+"""What the tests of sites share: a root of a test's own, and a file that HTCondor takes for an X.509 proxy."""
 
 from __future__ import annotations
 
+import subprocess
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -9,6 +10,23 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from htcdaskgateway.local import LocalSystemError, image
+
+NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> list[str]:
+    """The command before a program that runs in namespaces of its own, with containers in them."""
+    tried = subprocess.run([*NAMESPACES, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        pytest.skip(f"this machine allows no namespaces of a user's own: {tried.stderr.strip()}")
+    try:
+        image.sif()
+    except LocalSystemError as error:
+        pytest.skip(f"no image can be made here: {error}")
+    return NAMESPACES
 
 
 def make_proxy(path: Path) -> Path:

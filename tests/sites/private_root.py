@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOPS = ("cvmfs", "u", "uscmst1b_scratch")
+TOPS = ("cvmfs", "u", "uscmst1b_scratch")  # beside "home", which has the machine's, too
 UNPACKED = Path("/cvmfs/unpacked.cern.ch")
 IMAGES = (
     "registry.hub.docker.com/coffeateam/coffea-base-almalinux8:0.7.22-py3.10",
@@ -63,8 +63,11 @@ def enter(root: Path) -> None:
 
     run("mount", "--make-rprivate", "/")
     run("mount", "-t", "tmpfs", "none", root)
-    for entry in Path("/").iterdir():
-        place = root / entry.name
+    (root / "home").mkdir()
+    for entry in (*Path("/").iterdir(), *Path("/home").glob("*")):
+        place = root / entry.relative_to("/")
+        if entry == Path("/home"):  # the root's own, so that a user's can be made there
+            continue
         if entry.is_symlink():
             place.symlink_to(entry.readlink())
         elif entry.is_dir():

@@ -143,7 +143,8 @@ def test_a_worker_tells_the_scheduler_the_port_that_htcondor_mapped(mapped):
     code, said = mapped("dask_HostPort = 31234", 'RemoteHost = "slot1_2@node7.example.org"')
     assert code == 0
     assert "--contact-address tls://node7.example.org:31234 " in said
-    assert "--worker-port 8786 " in said
+    assert "--listen-address tls://0.0.0.0:8786 " in said
+    assert "--worker-port" not in said
     text = rendered(mapped_port="dask", worker_port=8786)["worker.sub"]
     assert "container_service_names = dask\ndask_container_port = 8786\n" in text
 
@@ -157,6 +158,8 @@ def test_a_worker_whose_port_is_not_told_says_so(mapped):
 def test_a_mapped_port_is_one_port():
     with pytest.raises(ConfigError, match="mapped_port='dask' is one port"):
         WorkerSpec.from_keywords(mapped_port="dask")
+    with pytest.raises(ConfigError, match="mapped_port='dask' and interface='eth0' exclude each other"):
+        WorkerSpec.from_keywords(mapped_port="dask", worker_port=8786, interface="eth0")
 
 
 def choose(constraint, rank, **named):

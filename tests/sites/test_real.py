@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from htcdaskgateway.local import LocalSystemError, image
-
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
-NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCRATCH = "/uscmst1b_scratch/lpc1/3DayLifetime/alice/htcdask"
 EXPECTED = {
     "ncsa": {"staging": "/u/alice/htcdask", "proxy": False},
@@ -23,19 +20,12 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, lasting_proxy) -> dict[str, tuple[dict, str]]:
+def found(namespaces, tmp_path_factory, lasting_proxy) -> dict[str, tuple[dict, str]]:
     """What each site's cluster has shown, or what it has said instead."""
-    tried = subprocess.run([*NAMESPACES, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True)
-    if tried.returncode != 0:
-        pytest.skip(f"this machine allows no namespaces of a user's own: {tried.stderr.strip()}")
-    try:
-        image.sif()
-    except LocalSystemError as error:
-        pytest.skip(f"no image can be made here: {error}")
     root, home = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("home")
     program = Path(__file__).with_name("private_root.py")
     done = subprocess.run(
-        [*NAMESPACES, sys.executable, program, root, home, lasting_proxy, *EXPECTED],
+        [*namespaces, sys.executable, program, root, home, lasting_proxy, *EXPECTED],
         capture_output=True,
         text=True,
         timeout=550,

@@ -99,8 +99,11 @@ class HTCGatewayCluster(PackageCalls, NotebookView, GatewayCluster):  # type: ig
 
     @gateway.setter
     def gateway(self, stock: Gateway) -> None:
-        # GatewayCluster makes a plain Gateway of its own, by name; this cluster's is in place already.
-        pass
+        # GatewayCluster makes a plain Gateway of its own, by name; this cluster's is in place already. That one has
+        # opened nothing, and its __del__ would wait for the event loop at a place where Python drops a Ctrl-C.
+        if not stock.asynchronous:
+            stock._loop_runner.stop()
+            stock._asynchronous = True
 
     async def _start_async(self) -> None:
         if self.status in ("closing", "closed"):

@@ -182,7 +182,7 @@ def test_a_shutdown_that_is_interrupted_while_jobs_are_removed_is_carried_on(gat
 
 
 @pytest.mark.parametrize(
-    "after", [0.1, *(pytest.param(after, marks=pytest.mark.long) for after in (0.0, 0.05, 0.5))]
+    "after", [0.1, *(pytest.param(after, marks=pytest.mark.long) for after in (0.0, 0.05, 0.06, 0.5))]
 )
 def test_an_interrupted_new_cluster_leaves_no_scheduler(gateway, after):
     before = {report.name for report in gateway.list_clusters()}

@@ -72,7 +72,7 @@ def table_html(table: Table) -> str:
     # Where there is little room, a machine's name and a reason wrap, and a number does not.
     styles = [
         "text-align: left; padding: 3px 5px; "
-        + ("white-space: nowrap" if place < table.whole else "overflow-wrap: anywhere; min-width: 6em")
+        + ("white-space: nowrap" if place < table.whole else "overflow-wrap: anywhere; min-width: 3em")
         for place in range(len(table.columns))
     ]
 

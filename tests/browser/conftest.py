@@ -235,6 +235,7 @@ def notebook(lab: Lab) -> Callable[..., Lab]:
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(book, lab.directory / "work" / f"{name}.ipynb")
+        lab.driver.set_window_size(1100, 1300)  # a test before may have failed in a narrow one
         lab.open(f"/tree/{name}.ipynb")
         # JupyterLab may ask first which kernel to take.
         lab.until(

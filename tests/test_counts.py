@@ -49,6 +49,31 @@ def test_a_later_scale_is_one_query_and_one_submit(waiting, tool_calls, pool):
     assert len(pool.jobs(waiting.name)) == 60
 
 
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_scale_asks_the_scheduler_once_before_and_once_after_the_submit(waiting, monkeypatch, before):
+    if before:
+        waiting.scale(before)
+    link, asked = waiting.fleet.scheduler, []
+    ask = link._ask
+
+    async def counted(what, *arguments):
+        asked.append(what)
+        return await ask(what, *arguments)
+
+    monkeypatch.setattr(link, "_ask", counted)
+    waiting.scale(before + 1)
+    assert len(asked) == 2
+
+
+def test_the_first_to_note_its_schedd_is_the_one_that_all_go_to(waiting):
+    link, sync = waiting.fleet.scheduler, waiting.gateway.sync
+    assert sync(link.note, "one@here").schedd == "one@here"
+    # In the same moment another client at another access point had counted no job either.
+    assert sync(link.note, "other@there", wanted=3).schedd == "one@here"
+    assert sync(link.noted, "wanted") == 3
+    sync(link.note, schedd="")  # there is no such schedd to remove jobs from
+
+
 def test_scale_to_what_is_there_is_one_query(waiting, tool_calls):
     waiting.scale(2)
     tool_calls.forget()

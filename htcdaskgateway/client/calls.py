@@ -49,7 +49,7 @@ class WorkerCalls(WorkerReports):
             await self.gateway._scale_cluster(self.name, check_count(n), worker_type=GATEWAY)
             return
         count = jobs_of(self.spec, n, **amounts)
-        await self._session.end_adapting(self.fleet, "scale() is called")
+        await self._session.end_adapting("scale() is called")
         await self.fleet.scale(count)
 
     def adapt(
@@ -107,7 +107,7 @@ class WorkerCalls(WorkerReports):
                 self.name, minimum, maximum, active=active, worker_type=GATEWAY, **settings
             )
         if not active:
-            await self._session.end_adapting(self.fleet, "adapt(active=False) is called")
+            await self._session.end_all_adapting(self.fleet, "adapt(active=False) is called")
             return None
         new = self._session.adapt(self.fleet, self.loop, minimum, maximum, **settings)
         try:

@@ -14,6 +14,7 @@ from ..condor.jobs import JobId, JobStatus, WorkerJob, WorkerJobs
 from ..display.warn import warn
 from ..errors import SchedulerError
 from ..plain import counted
+from ..scheduler.link import ADAPTIVE
 from .reconcile import Reconciling
 
 logger = logging.getLogger(__name__)
@@ -23,21 +24,21 @@ class Fleet(Reconciling):
     """The worker jobs of one cluster."""
 
     async def scale(self, n: int, *, grow_only: bool = False) -> None:
-        """Bring the cluster to `n` worker jobs; `grow_only`: leave it at more, where there are more.
+        """Bring the cluster to `n` worker jobs.
 
+        `grow_only`, for adaptive scaling: leave it at more, where there are more. Else nobody adapts it any more.
         Jobs that wait or are held count: they have been asked for. Scaling again is safe, also after an error.
         """
         await self._stop_reconciling()
         submitted = False
         async with self._alone():
             try:
-                await self.scheduler.note(wanted=n)
-                live = await self._count()
+                live, noted = await self._count(wanted=n, **({} if grow_only else {ADAPTIVE: None}))
                 if not grow_only:
                     live = await self._stop_factories(live, n)
                 if len(live) < n:
                     submitted = True
-                    await self._submit(n - len(live))
+                    await self._submit(n - len(live), noted)
                 elif len(live) > n and grow_only:
                     await self.scheduler.note(wanted=len(live))
                 elif len(live) > n:

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from dask_gateway.client import GatewayWarning
 
@@ -27,11 +27,13 @@ from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor, check_schedd, same_schedd
 from ..display.warn import warn
 from ..errors import CondorError, ConfigError, SchedulerError
-from ..scheduler.link import SCHEDD, SchedulerLink
+from ..scheduler.link import SCHEDD, Noted, SchedulerLink
 from ..worker.staging import Staging, note_schedd
 
 logger = logging.getLogger(__name__)
 
+_One = TypeVar("_One")
+_Other = TypeVar("_Other")
 
 # Linux takes 128 KiB as one argument of a program.
 _LONGEST_CONSTRAINT = 100_000
@@ -84,6 +86,17 @@ async def remove_jobs(condor: Condor, cluster: str, schedd: str = "") -> None:
             "them. " + error.hint
         )
         raise
+
+
+async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _Other]:
+    """Wait for two things at once; where one fails, the other is given up."""
+    tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 class Queue:
@@ -173,25 +186,35 @@ class Queue:
         if not self.schedd:
             self.schedd = check_schedd(await self.scheduler.noted(SCHEDD))
 
-    async def _note_schedd(self) -> None:
-        """Let the other clients know where the jobs are, before there are any."""
-        await self._read_schedd()
-        if not self.schedd:
-            self.schedd = check_schedd(self.seen[0].schedd if self.seen else self.condor.answered)
-            if self.schedd:
-                await self.scheduler.note(**{SCHEDD: self.schedd})
+    async def _note(self, **values: Any) -> Noted:
+        """Let the scheduler keep values, and where the jobs are to be, unless another client was there first."""
+        here = self.schedd or check_schedd(self.seen[0].schedd if self.seen else self.condor.answered)
+        noted = await self.scheduler.note(here, **values)
+        self.schedd = check_schedd(noted.schedd)
+        return noted
+
+    async def _go_there(self) -> None:
+        """Turn to the schedd that is noted, and keep its name for when the scheduler cannot be asked any more."""
         if self.schedd:
             note_schedd(self.staging.cluster, self.schedd)
         if not self._located:  # another client may have been the first since the jobs were counted
             self.condor = await self.condor.at(self.schedd)
 
-    async def _count(self) -> WorkerJobs:
-        """Return the live jobs of now. The first time there are none as a rule, and to count them is quicker."""
-        if self._seen_at < 0 and not self.staging.spec.max_idle:
-            await self._read_schedd()
-            if not self.schedd and await self.condor.totals(self.constraint) == 0:
-                return WorkerJobs()
-        return (await self._look()).live
+    async def _count(self, **values: Any) -> tuple[WorkerJobs, Noted]:
+        """Return the live jobs of now, and let the scheduler keep values; a call of it takes a millisecond.
+
+        The first time there are no jobs as a rule, and to count them is quicker.
+        """
+        if self.schedd:
+            jobs, noted = await _both(self._look(), self._note(**values))
+            return jobs.live, noted
+        first = self._seen_at < 0 and not self.staging.spec.max_idle
+        none = first and await self.condor.totals(self.constraint) == 0
+        live = WorkerJobs() if none else (await self._look()).live
+        noted = await self._note(**values)
+        if none and not same_schedd(self.schedd, self.condor.answered):  # another client has begun elsewhere
+            live = (await self._look()).live
+        return live, noted
 
     def _report_holds(self) -> None:
         """Warn of jobs that have gone on hold since the last look."""

@@ -184,11 +184,15 @@ class Session:
         self.adaptive = new
         return new
 
-    async def end_adapting(self, fleet: Fleet, reason: str) -> None:
-        """End adaptive scaling of HTCondor's workers, by whatever client."""
+    async def end_adapting(self, reason: str) -> None:
+        """End adaptive scaling of HTCondor's workers by this client."""
         own, self.adaptive = self.adaptive, None
         if own is not None:
             await own.end(reason)
+
+    async def end_all_adapting(self, fleet: Fleet, reason: str) -> None:
+        """End adaptive scaling of HTCondor's workers, by whatever client."""
+        await self.end_adapting(reason)
         await fleet.scheduler.note(**{ADAPTIVE: None})
 
     async def versions(self, fleet: Fleet) -> Versions:

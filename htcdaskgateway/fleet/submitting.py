@@ -14,7 +14,7 @@ from ..condor.jobs import JobStatus, WorkerJobs
 from ..condor.schedd import Condor
 from ..errors import ClusterEndedError, CondorError, SchedulerError
 from ..plain import counted
-from ..scheduler.link import SchedulerLink
+from ..scheduler.link import Noted, SchedulerLink
 from ..worker.staging import Staging
 from .queue import Queue
 
@@ -48,11 +48,12 @@ class Submitting(Queue):
                 self._dropped = self._submitting.cancel()
             await asyncio.wait([self._submitting])
 
-    async def _submit(self, count: int) -> None:
+    async def _submit(self, count: int, noted: Noted | None = None) -> None:
+        """Submit `count` jobs; `noted`: what the scheduler has told just now."""
         spec = self.staging.spec
-        await self.scheduler.check_open()
+        (noted or await self._note()).check_open()
         self.staging.check()
-        await self._note_schedd()
+        await self._go_there()
         if self._over:
             raise ClusterEndedError(_OVER)
         limit = self.staging.spool_limit(count) if spec.spool else self.condor.timeout
@@ -88,7 +89,7 @@ class Submitting(Queue):
         if self._over:  # this client itself, which removes all jobs now
             raise ClusterEndedError(_OVER)
         try:
-            await self.scheduler.check_open()
+            (await self.scheduler.note()).check_open()
         except ClusterEndedError:
             with self._change():
                 await self.condor.remove(f"{self.constraint} && ClusterId == {cluster_id}")

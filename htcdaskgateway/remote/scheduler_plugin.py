@@ -104,9 +104,14 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         if self.active:
             scheduler.task_metadata[NOTES] = self.notes
 
-    async def note(self, values: dict[str, Any]) -> None:
-        """Keep values for as long as the cluster lives."""
+    async def note(self, values: dict[str, Any], unless: dict[str, Any]) -> dict[str, Any]:
+        """Keep values for as long as the cluster lives, and those of `unless` that nobody has put there.
+
+        Return what whoever is about to submit goes by, in the same exchange: clients race with one another.
+        """
         self.notes.update(values)
+        self.notes.update({name: value for name, value in unless.items() if not self.notes.get(name)})
+        return {name: self.notes.get(name) for name in ("schedd", "closing")}
 
     async def noted(self, name: str, default: Any = None) -> Any:
         """Return a value that some client has put there."""

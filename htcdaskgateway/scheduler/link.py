@@ -55,6 +55,18 @@ class Tasks(NamedTuple):
     processing: dict[str, int]
 
 
+class Noted(NamedTuple):
+    """Which schedd holds the cluster's jobs, if any is noted, and when somebody began to shut the cluster down."""
+
+    schedd: str | None
+    closing: float | None
+
+    def check_open(self) -> None:
+        """Raise a `ClusterEndedError` if somebody shuts the cluster down, or has done so."""
+        if self.closing is not None and abs(time.time() - self.closing) < _CLOSING_LASTS:
+            raise ClusterEndedError("the cluster is being shut down")
+
+
 class _FromSource:
     """An object that pickles as the text of a plugin: a class of a module of ``remote/``.
 
@@ -211,9 +223,14 @@ class SchedulerLink:
         asked = self.comm.htcdaskgateway_retire(names=names, timeout=timeout, unoccupied=unoccupied, force=force)
         return list(await self._ask("retire workers", asked, timeout + self.timeout))
 
-    async def note(self, **values: Any) -> None:
-        """Keep values at the scheduler for as long as the cluster lives."""
-        await self._ask("keep a note", self.comm.htcdaskgateway_note(values=values))
+    async def note(self, schedd: str = "", /, **values: Any) -> Noted:
+        """Keep values at the scheduler for as long as the cluster lives, and `schedd` unless one is noted.
+
+        Return what whoever is about to submit goes by, from the same moment.
+        """
+        unless = {SCHEDD: schedd} if schedd else {}
+        asked = self.comm.htcdaskgateway_note(values=values, unless=unless)
+        return Noted(**await self._ask("keep a note", asked))
 
     async def noted(self, name: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Return a value that some client has put there with `note`."""
@@ -222,14 +239,8 @@ class SchedulerLink:
 
     async def note_closing(self) -> None:
         """Let all clients know that the cluster is about to be shut down."""
-        asked = self.comm.htcdaskgateway_note(values={CLOSING: time.time()})
+        asked = self.comm.htcdaskgateway_note(values={CLOSING: time.time()}, unless={})
         await self._ask("note that the cluster ends", asked, _LONGEST_PATIENCE)
-
-    async def check_open(self) -> None:
-        """Raise a `ClusterEndedError` if somebody shuts the cluster down, or has done so."""
-        closing = await self.noted(CLOSING)
-        if closing is not None and abs(time.time() - closing) < _CLOSING_LASTS:
-            raise ClusterEndedError("the cluster is being shut down")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from htcdaskgateway.condor import Condor
+from htcdaskgateway.condor.jobs import WorkerJobs
 from htcdaskgateway.fleet.queue import cluster_constraint
 from htcdaskgateway.scheduler.link import SCHEDD
 
@@ -124,9 +125,10 @@ def settled(cluster: Any) -> None:
 def as_new(cluster: Any) -> None:
     """Let the next scale be a cluster's first, without the 2 s that starting another scheduler takes."""
     fleet = cluster.fleet
-    fleet._seen_at = -float("inf")
-    # Nobody has noted yet which schedd holds the jobs.
+    fleet.seen, fleet._seen_at = WorkerJobs(), -float("inf")
+    # Nobody has noted yet which schedd holds the jobs, nor has one answered.
     fleet.schedd, fleet._located = "", False
+    fleet.condor.answered, fleet.condor.answering = "", ()
     cluster.gateway.sync(fleet.scheduler.note, **{SCHEDD: ""})
 
 

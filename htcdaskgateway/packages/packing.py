@@ -116,14 +116,13 @@ class _Packing:
     def _look(self, files: Iterable[Found]) -> dict[str, Entry]:
         manifest = {}
         for name, path, found in files:
-            content = self.index.look(path, found)
-            program = bool(found.st_mode & 0o111)
-            manifest[name] = Entry(content.digest, program, found.st_size, path, content.glibc)
+            digest, glibc = self.index.look(path, found)
+            manifest[name] = Entry(digest, found.st_mode & 0o111 != 0, found.st_size, path, glibc)
         return manifest
 
     def _libraries(self, interpreter: list[Found]) -> list[Found]:
         """Return the interpreter's libraries; `ldd` is asked again only where the interpreter has changed."""
-        program = self.index.look(interpreter[0].path, interpreter[0].stat).digest
+        program, _ = self.index.look(interpreter[0].path, interpreter[0].stat)
         note = self.directory / f"{program[:_KEY_LENGTH]}.libraries"
         try:
             known = json.loads(note.read_text(encoding="utf-8"))
@@ -206,12 +205,9 @@ class _Packing:
 
 def key_of(manifest: Manifest) -> str:
     """Return the key of files: a hash of their names and contents."""
-    digest = hashlib.sha256(f"{_LAYOUT}\n".encode())
-    for name in sorted(manifest):
-        digest.update(
-            f"{name}\0{manifest[name].digest}\0{manifest[name].program:d}\n".encode(errors="surrogateescape")
-        )
-    return digest.hexdigest()[:_KEY_LENGTH]
+    lines = [f"{name}\0{entry.digest}\0{entry.program:d}\n" for name, entry in sorted(manifest.items())]
+    text = f"{_LAYOUT}\n{''.join(lines)}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:_KEY_LENGTH]
 
 
 def _has_zstandard() -> bool:

@@ -9,7 +9,7 @@ import re
 import stat
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from ..files import write_private
 
@@ -21,41 +21,36 @@ _WANTED = re.compile(rb"GLIBC_2\.(\d+)(?:\.\d+)*\0")
 _OVERLAP = 32
 
 
-class Content(NamedTuple):
-    """What a file holds: its hash or a link's target, and the minor version of the glibc 2 that it asks for."""
-
-    digest: str
-    glibc: int
-
-
 class Index:
     """The contents of files by their stat, kept in a file of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.read = 0
-        self._old: dict[str, list[int | str]] = {}
-        self._new: dict[str, list[int | str]] = {}
+        self._begun = time.time_ns()
+        self._old: dict[str, list[Any]] = {}
+        self._new: dict[str, list[Any]] = {}
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # none yet, or one that is cut off: as good as none
             return
         self._old = found if isinstance(found, dict) else {}
 
-    def look(self, path: str, found: os.stat_result) -> Content:
-        """Return what a file holds; `found` is its stat, not that of what a link leads to."""
+    def look(self, path: str, found: os.stat_result) -> tuple[str, int]:
+        """Return what a file holds, and the minor version of the glibc 2 that it asks for.
+
+        That is its hash, or a link's target; `found` is its stat, not that of what a link leads to.
+        """
         if stat.S_ISLNK(found.st_mode):
-            return Content(f"-> {Path(path).readlink()}", 0)
-        mark: list[int | str] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-        known = self._old.get(path)
-        if known and known[:4] == mark:
-            content = Content(str(known[4]), int(known[5]))
-        else:
-            content = _read(path)
+            return f"-> {Path(path).readlink()}", 0
+        mark = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+        seen = self._old.get(path)
+        if seen is None or seen[:4] != mark:
+            seen = [*mark, *_read(path)]
             self.read += found.st_size
-        if time.time_ns() - found.st_ctime_ns > _SETTLED_NS:
-            self._new[path] = [*mark, *content]
-        return content
+        if self._begun - mark[2] > _SETTLED_NS:
+            self._new[path] = seen
+        return seen[4], seen[5]
 
     def save(self) -> None:
         """Keep what was seen this time."""
@@ -63,7 +58,7 @@ class Index:
             write_private(self.path, json.dumps(self._new))
 
 
-def _read(path: str) -> Content:
+def _read(path: str) -> tuple[str, int]:
     digest, glibc, rest = hashlib.sha256(), 0, b""
     with Path(path).open("rb") as file:
         chunk = file.read(_CHUNK)
@@ -74,4 +69,4 @@ def _read(path: str) -> Content:
                 glibc = max([glibc, *map(int, _WANTED.findall(rest + chunk))])
                 rest = chunk[-_OVERLAP:]
             chunk = file.read(_CHUNK)
-    return Content(digest.hexdigest(), glibc)
+    return digest.hexdigest(), glibc

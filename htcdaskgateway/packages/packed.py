@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+HALVES = ("base", "more")
+"""The archives of the installed packages: two, so that a node unpacks both at once."""
+
 
 @dataclass(frozen=True)
 class Packed:

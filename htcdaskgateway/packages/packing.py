@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from ..display.progress import progress
 from ..errors import ConfigError, StagingError
@@ -19,16 +20,18 @@ from .archive import Entry, Manifest
 from .environment import Environment, Found
 from .index import Index
 from .local_code import LocalCode
-from .packed import Packed
+from .packed import HALVES, Packed
 
 # Part of each key: what is unpacked in another way is another tree.
-_LAYOUT = 1
+_LAYOUT = 2
 # A difference larger than this part of the environment is packed as a base of its own.
 _MOST_CHANGED = 0.25
 _BASES_KEPT = 3
 _LOCAL_KEPT = 86400
 _KEY_LENGTH = 32
 _SUFFIXES = (".gz", ".zst")
+# What a file takes on a node beside its bytes, in bytes that are written in the same time.
+_FILE_COST = 2**14
 _ZSTANDARD = re.compile(r".*/site-packages/(zstandard[/-]|_cffi_backend)")
 
 
@@ -86,8 +89,7 @@ class _Packing:
         if base is None:
             base = key
             self._pack_base(base, manifest, size)
-        bases = self.directory.glob(f"{base}.base.tar.*")
-        archives = {path.name.partition(".")[2]: path for path in bases if path.suffix in _SUFFIXES}
+        archives = {path.name.partition(".")[2]: path for path in self._halves(base)}
         archives["boot.tar.gz"] = self.directory / f"{base}.boot.tar.gz"
         if changed or gone:
             archives["delta.tar.gz"] = delta = self.directory / f"{key}-{base}.delta.tar.gz"
@@ -116,14 +118,13 @@ class _Packing:
     def _look(self, files: Iterable[Found]) -> dict[str, Entry]:
         manifest = {}
         for name, path, found in files:
-            content = self.index.look(path, found)
-            program = bool(found.st_mode & 0o111)
-            manifest[name] = Entry(content.digest, program, found.st_size, path, content.glibc)
+            digest, glibc = self.index.look(path, found)
+            manifest[name] = Entry(digest, found.st_mode & 0o111 != 0, found.st_size, path, glibc)
         return manifest
 
     def _libraries(self, interpreter: list[Found]) -> list[Found]:
         """Return the interpreter's libraries; `ldd` is asked again only where the interpreter has changed."""
-        program = self.index.look(interpreter[0].path, interpreter[0].stat).digest
+        program, _ = self.index.look(interpreter[0].path, interpreter[0].stat)
         note = self.directory / f"{program[:_KEY_LENGTH]}.libraries"
         try:
             known = json.loads(note.read_text(encoding="utf-8"))
@@ -135,7 +136,11 @@ class _Packing:
 
     def _has(self, base: str) -> bool:
         """Tell whether there is a base of that key, whole: its note is written last."""
-        return (self.directory / f"{base}.json").exists() and any(self.directory.glob(f"{base}.base.tar.*"))
+        return (self.directory / f"{base}.json").exists() and len(self._halves(base)) == len(HALVES)
+
+    def _halves(self, base: str) -> list[Path]:
+        found = [path for half in HALVES for path in self.directory.glob(f"{base}.{half}.tar.*")]
+        return [path for path in found if path.suffix in _SUFFIXES]
 
     def _nearest(self, manifest: Manifest, size: int) -> tuple[str | None, list[str], list[str]]:
         """Return the base with the least difference, what changed and what went; no base if all are far."""
@@ -158,24 +163,27 @@ class _Packing:
         boot = {name for name in manifest if not name.startswith("lib/") or _ZSTANDARD.fullmatch(name[:200])}
         boot |= {name for name in manifest if _ZSTANDARD.match(name)}
         zstandard = any(_ZSTANDARD.match(name) and "zstandard" in name for name in boot) and _has_zstandard()
-        rest = f"{base}.base.tar.zst" if zstandard else f"{base}.base.tar.gz"
-        with progress("packing", size // 2**20) as show, ThreadPoolExecutor(2) as threads:
-            done = 0
+        for path in self._halves(base):  # one of which the other was lost
+            path.unlink(missing_ok=True)
+        suffix = "tar.zst" if zstandard else "tar.gz"
+        with progress("packing", size // 2**20) as show, ThreadPoolExecutor(3) as threads:
+            done, one_at_a_time = 0, Lock()
 
             def packed(bytes_: int) -> None:
                 nonlocal done
-                before, done = done, done + bytes_
-                if done >> 23 != before >> 23:
-                    show(done // 2**20, "MiB")
+                with one_at_a_time:
+                    before, done = done, done + bytes_
+                    if done >> 23 != before >> 23:
+                        show(done // 2**20, "MiB")
 
             def write(name: str, names: Iterable[str], count: Callable[[int], object]) -> None:
                 target = self.directory / name
                 archive.write(target, manifest, names, top="env", tag=self.environment.tag, packed=count)
 
-            for future in (
-                threads.submit(write, rest, manifest.keys() - boot, packed),
-                threads.submit(write, f"{base}.boot.tar.gz", boot, lambda size: None),
-            ):
+            halves = zip(HALVES, _halves(manifest, manifest.keys() - boot), strict=True)
+            writing = [threads.submit(write, f"{base}.{half}.{suffix}", names, packed) for half, names in halves]
+            writing.append(threads.submit(write, f"{base}.boot.tar.gz", boot, lambda size: None))
+            for future in writing:
                 future.result()
             show(size // 2**20, "MiB")
         note = {name: [entry.digest, entry.program] for name, entry in manifest.items()}
@@ -204,14 +212,26 @@ class _Packing:
                 path.unlink(missing_ok=True)
 
 
+def _halves(manifest: Manifest, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the names in two parts that take as long to unpack, with no package in both."""
+    by_package: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_package.setdefault("/".join(name.split("/")[:4]), []).append(name)
+    halves: tuple[list[str], list[str]] = ([], [])
+    costs = [0, 0]
+    weighed = [(sum(manifest[name].size + _FILE_COST for name in found), found) for found in by_package.values()]
+    for cost, found in sorted(weighed, reverse=True):
+        lighter = costs.index(min(costs))
+        halves[lighter].extend(found)
+        costs[lighter] += cost
+    return halves
+
+
 def key_of(manifest: Manifest) -> str:
     """Return the key of files: a hash of their names and contents."""
-    digest = hashlib.sha256(f"{_LAYOUT}\n".encode())
-    for name in sorted(manifest):
-        digest.update(
-            f"{name}\0{manifest[name].digest}\0{manifest[name].program:d}\n".encode(errors="surrogateescape")
-        )
-    return digest.hexdigest()[:_KEY_LENGTH]
+    lines = [f"{name}\0{entry.digest}\0{entry.program:d}\n" for name, entry in sorted(manifest.items())]
+    text = f"{_LAYOUT}\n{''.join(lines)}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:_KEY_LENGTH]
 
 
 def _has_zstandard() -> bool:

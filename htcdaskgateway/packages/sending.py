@@ -17,7 +17,7 @@ from ..condor.quoting import quote_shell
 from ..errors import ConfigError
 from ..files import private_directory, write_private
 from . import nodes
-from .packed import Packed
+from .packed import HALVES, Packed
 
 PACKAGES_FILES = ("packages_node.sh", "packages_preload.py")
 """What goes with the job beside the archives, and runs on the node."""
@@ -60,13 +60,15 @@ def request(packed: Packed, *, plainly: bool) -> Request:
 
 def settings(packed: Packed, **exits: int) -> str:
     """Return the text of ``packages.conf``, which ``packages_node.sh`` reads."""
-    base = next(name for name in packed.if_missing if name.startswith("base."))
+    base, more = (next(name for name in packed.if_missing if name.startswith(f"{half}.")) for half in HALVES)
     values: dict[str, Any] = {
         **exits,
         "KEY": packed.key,
         "BASE": packed.base,
         "BASE_NAME": base,
         "BASE_SUM": packed.checksums[base],
+        "MORE_NAME": more,
+        "MORE_SUM": packed.checksums[more],
         "BOOT_SUM": packed.checksums["boot.tar.gz"],
         "DELTA_SUM": packed.checksums.get("delta.tar.gz", ""),
         "LOCAL": packed.local,
@@ -137,6 +139,7 @@ def staged(directory: Path) -> Packed | None:
         packed = Packed.from_json((directory / "packages" / _STAGED).read_text(encoding="utf-8"))
         place = directory / "packages"
         archives = {name: str(place / name) for name in packed.archives}
-        if all(Path(path).is_file() for path in archives.values()):
+        whole = {*HALVES} <= {name.partition(".")[0] for name in archives}
+        if whole and all(Path(path).is_file() for path in archives.values()):
             return Packed(**{**vars(packed), "archives": archives})
     return None

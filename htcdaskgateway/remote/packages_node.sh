@@ -78,23 +78,31 @@ packages_run() {
     LD_LIBRARY_PATH="$packages_env/missing${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "$packages_env/bin/python" "$@"
 }
 
-# $1: a directory that gets env/.
-packages_unpack_base() {
-    packages_check boot.tar.gz "$BOOT_SUM" && packages_check "$BASE_NAME" "$BASE_SUM" || return 1
-    gzip -dc boot.tar.gz | tar xf - -C "$1" || packages_lost
-    packages_settle "$1/env" "$1/env" || packages_lost
-    mkfifo "$1/pipe" || packages_lost
-    case $BASE_NAME in
-        *.gz) gzip -dc "$BASE_NAME" > "$1/pipe" & ;;
-        *) if command -v zstd >/dev/null; then zstd -dcq "$BASE_NAME" > "$1/pipe" &
-           else packages_run "$1/env" -c 'import sys, zstandard
+# $1: an archive, $2: a directory, $3: a pipe that is made. It is no pipe of the shell's, which would tell of tar alone.
+packages_unpack() {
+    mkfifo "$3" || return 1
+    case $1 in
+        *.gz) gzip -dc "$1" > "$3" & ;;
+        *) if command -v zstd >/dev/null; then zstd -dcq "$1" > "$3" &
+           else packages_run "$2/env" -c 'import sys, zstandard
 zstandard.ZstdDecompressor().copy_stream(sys.stdin.buffer, sys.stdout.buffer, read_size=1 << 20, write_size=1 << 20)' \
-                < "$BASE_NAME" > "$1/pipe" &
+                < "$1" > "$3" &
            fi ;;
     esac
-    tar xf - -C "$1" < "$1/pipe" || packages_lost
-    wait "$!" || packages_lost
-    rm -f "$1/pipe"
+    tar xf - -C "$2" < "$3" && wait "$!" && rm -f "$3"
+}
+
+# $1: a directory that gets env/. Most of the time goes into making files, of which two programs make more than one.
+packages_unpack_base() {
+    packages_check boot.tar.gz "$BOOT_SUM" && packages_check "$BASE_NAME" "$BASE_SUM" &&
+        packages_check "$MORE_NAME" "$MORE_SUM" || return 1
+    gzip -dc boot.tar.gz | tar xf - -C "$1" || packages_lost
+    packages_settle "$1/env" "$1/env" || packages_lost
+    mkdir -p "$1/env/lib/python$VERSION/site-packages" || packages_lost
+    packages_unpack "$MORE_NAME" "$1" "$1/pipe-more" &
+    packages_more=$!
+    packages_unpack "$BASE_NAME" "$1" "$1/pipe" && packages_there=yes || packages_there=
+    wait "$packages_more" && [ -n "$packages_there" ] || packages_lost
 }
 
 # Make the tree; return 1 where its base is neither here nor has it come with the job.
@@ -174,7 +182,7 @@ if [ ! -d "$packages_tree" ]; then
     packages_say "they are not on this node and did not come with the job; the job starts again and brings them"
     exit "$EXIT_RESEND"
 fi
-rm -f boot.tar.gz "$BASE_NAME" delta.tar.gz
+rm -f boot.tar.gz "$BASE_NAME" "$MORE_NAME" delta.tar.gz
 gzip -dc local.tar.gz | tar xf - || { packages_new=local-$LOCAL; packages_lost; }
 packages_code=$(gzip -dc local.tar.gz | tar tf - | sed -n '1s,/.*,,p')
 mkdir -p "${packages_code:-local-$LOCAL}" && ln -sfn "${packages_code:-local-$LOCAL}" local || packages_lost

@@ -177,6 +177,42 @@ def test_an_account_that_several_users_share_has_no_cache(packed, node):
     assert not list(node.shared.iterdir())
 
 
+def members(path):
+    """Return the packages in an archive, and how many files it has."""
+    names = subprocess.run(
+        ["tar", "tf", path], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+    return {name.split("/")[4] for name in names}, len(names)
+
+
+def test_the_packages_come_in_two_halves_and_one_alone_is_nothing(small, node, monkeypatch, tmp_path):
+    # Of its own: none that is packed already, and what each node's tar reads.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("htcdaskgateway.packages.packing._has_zstandard", lambda: False)
+    for number in range(20):
+        small.install(f"filler_{number}", "")
+    packed = small.pack()
+    base, more = (packed.archives[f"{half}.tar.gz"] for half in ("base", "more"))
+    (first, of_first), (second, of_second) = members(base), members(more)
+    assert not first & second
+    assert {"pack_me", *(f"filler_{number}" for number in range(20))} <= first | second
+    assert abs(of_first - of_second) <= 2
+    altered = tmp_path / "more.tar.gz"
+    altered.write_bytes(Path(more).read_bytes()[:-9])
+    # With its right checksum, it is the unpacking that fails.
+    wrong = dataclasses.replace(
+        packed,
+        archives={**packed.archives, "more.tar.gz": str(altered)},
+        checksums={**packed.checksums, "more.tar.gz": archive.checksum(altered)},
+    )
+    assert node.run(wrong)[0] == EXIT_UNPACK
+    assert trees(node) == []
+    assert node.run(packed)[0] == 0
+    # A cache that has lost one packs both again.
+    Path(more).unlink()
+    assert Path(small.pack().archives["more.tar.gz"]).is_file()
+
+
 def test_an_archive_that_was_altered_is_not_unpacked(packed, node, tmp_path):
     altered = tmp_path / "boot.tar.gz"
     archive.write(altered, {}, [], top="env")

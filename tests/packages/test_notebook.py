@@ -304,3 +304,41 @@ def test_two_environments_at_once_each_have_their_own_and_spooled_jobs_bring_the
     assert (first, second) == ("first", "second")
     assert there != here
     assert all(prefix.startswith(f"{shared}/htcdask-") for prefix in (there, here))
+
+
+def test_jobs_that_the_schedd_makes_later_have_the_packages_as_they_are_then(notebook, shared):
+    told = notebook.run(
+        """
+        import json
+        from pathlib import Path
+        from htcdaskgateway import HTCGateway
+
+        def look():
+            import beside, os, sys
+            return [beside.VERSION, sys.prefix, "none" in os.listdir()]
+
+        with HTCGateway() as gateway:
+            # The schedd makes the second job when the first has started, from what is staged then.
+            cluster = gateway.new_cluster(packages="notebook", cpus=1, memory="500MB", max_idle=1)
+            try:
+                client = cluster.get_client()
+                cluster.scale(2)
+                cluster.wait_for_workers(2, timeout=200)
+                first = list(client.run(look).values())
+                submits = {job.id.cluster for job in cluster.jobs()}
+                Path("beside.py").write_text("VERSION = 2\\n")
+                synced = cluster.sync_packages().workers
+                cluster.scale(3)
+                cluster.wait_for_workers(3, timeout=200)
+                print(json.dumps([first, len(submits), synced, list(client.run(look).values())]))
+            finally:
+                cluster.shutdown()
+        """,
+        DASK_HTCDASKGATEWAY__PACKAGES__NODE_DIRECTORIES=json.dumps([str(shared)]),
+    )
+    first, submits, synced, later = told
+    ((_, prefix, _),) = {tuple(seen) for seen in first}
+    assert prefix.startswith(f"{shared}/htcdask-")
+    assert (submits, synced) == (1, 2)
+    # No file is left out at the moment of a start, though the node has the packages.
+    assert later == [[2, prefix, False]] * 3

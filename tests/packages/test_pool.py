@@ -80,7 +80,7 @@ def test_files_are_chosen_at_the_start_only_where_the_schedd_can_do_so(packed):
     assert not nodes.note(packed, {"node.example.org"})
     chosen = sending.request(packed, plainly=False)
     assert chosen.machines == ["node.example.org"]
-    assert sum("$$([" in name for name in chosen.files) == len(packed.if_missing) == 2
+    assert sum("$$([" in name for name in chosen.files) == len(packed.if_missing) == 3
     # With spooled files, or jobs that the schedd makes later, it cannot.
     plain = sending.request(packed, plainly=True)
     assert plain.machines == []

@@ -153,7 +153,11 @@ class Tests:
 
     def of(self, change: Change) -> list[str]:
         """Return the tests that a change has to get past."""
-        found = self._data.contexts_by_lineno(str(change.path)).get(change.line, [])
+        lines = self._data.contexts_by_lineno(str(change.path))
+        # What runs at the import belongs to no test, and concerns all of the module's.
+        found = list(filter(None, lines.get(change.line, []))) or {
+            test for tests in lines.values() for test in tests
+        }
         known = sorted((test for test in found if test), key=self._time)[:TESTS_A_CHANGE]
         for name, tests in BY_NAME.items():
             if name in change.path.parts or name == change.path.name:

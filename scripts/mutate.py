@@ -26,18 +26,20 @@ TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "htcdaskgateway"
 # What decides over jobs, files, commands and credentials, wherever in the package it lies.
 TARGETS = [
-    *("fleet.py", "counting.py", "jobs.py", "adaptive.py", "materialization.py", "waiting.py", "fleet/**/*.py"),
-    *("staging.py", "worker/staging.py", "condor.py", "condor/**/*.py", "templating.py"),
-    *("remote/worker_start.py", "remote/worker_preload.py"),
-    *("setup_condor.py", "setup/**/*.py", "setup_condor/**/*.py"),
+    *("fleet/*.py", "worker/staging.py", "condor/*.py", "remote/worker_start.py", "remote/worker_preload.py"),
+    "setup_condor/*.py",
 ]
-TEMPLATES = ["worker.sub.j2"]
+TEMPLATES = ["worker.sub.j2", "worker.sh.j2"]
 # Processes of their own run these lines, so that it is not known which test does.
+_JOB = ["tests/test_rendered.py", "tests/sites/test_dry_run.py", "tests/test_slot.py", "tests/test_worker_life.py"]
 BY_NAME = {
-    "worker_start.py": ["tests/test_slot.py"],
-    "worker_preload.py": ["tests/test_worker_life.py", "tests/test_slot.py"],
-    "worker.sub.j2": ["tests/test_rendered.py", "tests/test_worker_life.py", "tests/test_slot.py"],
-    "setup": ["tests/setup_condor"],
+    "worker_start.py": _JOB[2:],
+    "worker_preload.py": _JOB[2:],
+    "worker.sub.j2": _JOB,
+    "worker.sh.j2": _JOB,
+    "setup_condor": [
+        f"tests/setup_condor/test_{name}.py" for name in ("parts", "store", "check", "dialogue", "faults")
+    ],
 }
 TESTS_A_CHANGE = 12
 LIMIT = 300.0
@@ -126,8 +128,18 @@ def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]
 class Tests:
     """Which tests run a line, and how long each takes."""
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], again: bool) -> None:
         results = TOP / ".coverage-times.xml"
+        if not again:
+            self._run(paths, results)
+        self._times = {
+            case.get("classname", "").rpartition(".")[2] + "::" + case.get("name", ""): float(case.get("time", 0))
+            for case in ET.parse(results).iter("testcase")  # noqa: S314
+        }
+        self._data = CoverageData(str(TOP / ".coverage"))
+        self._data.read()
+
+    def _run(self, paths: list[str], results: Path) -> None:
         environment = {"COVERAGE_TOP": str(TOP), "COVERAGE_PROCESS_START": str(TOP / "pyproject.toml")}
         environment["COVERAGE_CONTEXTS"] = "1"  # tests/conftest.py names the test that runs
         code, said = pytest(
@@ -138,20 +150,19 @@ class Tests:
         if code:
             sys.exit(f"the tests fail without any change:\n{said[-3000:]}")
         subprocess.run([sys.executable, str(TOP / "scripts" / "coverage_report.py")], check=True, timeout=300)
-        self._times = {
-            case.get("classname", "").rpartition(".")[2] + "::" + case.get("name", ""): float(case.get("time", 0))
-            for case in ET.parse(results).iter("testcase")  # noqa: S314
-        }
-        self._data = CoverageData(str(TOP / ".coverage"))
-        self._data.read()
 
     def of(self, change: Change) -> list[str]:
         """Return the tests that a change has to get past."""
+        lines = self._data.contexts_by_lineno(str(change.path))
+        # What runs at the import belongs to no test, and concerns all of the module's.
+        found = list(filter(None, lines.get(change.line, []))) or {
+            test for tests in lines.values() for test in tests
+        }
+        known = sorted((test for test in found if test), key=self._time)[:TESTS_A_CHANGE]
         for name, tests in BY_NAME.items():
             if name in change.path.parts or name == change.path.name:
-                return tests
-        found = self._data.contexts_by_lineno(str(change.path)).get(change.line, [])
-        return sorted((test for test in found if test), key=self._time)[:TESTS_A_CHANGE]
+                return known + tests
+        return known
 
     def _time(self, test: str) -> float:
         path, _, name = test.partition("::")
@@ -164,18 +175,24 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="how many changes; all by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the changes and make none")
+    parser.add_argument("--again", action="store_true", help="the tests have run once already, in this checkout")
+    parser.add_argument("--part", default="1/1", help="2/3: the second third, for several checkouts side by side")
     parser.add_argument("--tests", action="append", help="look at these tests only, such as tests/test_staging.py")
     parser.add_argument("only", nargs="*", help="parts of paths, such as staging")
     options = parser.parse_args()
     paths = [path for pattern in TARGETS for path in sorted(PACKAGE.glob(pattern))]
     paths += [TOP / "templates" / name for name in TEMPLATES]
     wanted = [
-        path for path in dict.fromkeys(paths) if not options.only or any(o in str(path) for o in options.only)
+        path
+        for path in dict.fromkeys(paths)
+        if not options.only or any(o in str(path.relative_to(TOP)) for o in options.only)
     ]
     every = [change for path in wanted for change in changes(path)]
     chosen = every
     if options.sample and options.sample < len(every):
         chosen = sorted(random.Random(options.seed).sample(every, options.sample))  # noqa: S311
+    part, parts = map(int, options.part.split("/"))
+    chosen = chosen[part - 1 :: parts]
     print(f"{len(chosen)} of {len(every)} changes in {len(wanted)} files", flush=True)
     if options.list:
         for change in chosen:
@@ -184,7 +201,7 @@ def main() -> None:
     status = ["git", "status", "--porcelain", "--", *map(str, wanted)]
     if subprocess.run(status, cwd=TOP, capture_output=True, check=True, timeout=60).stdout:
         sys.exit("commit first: the files are changed in place")
-    tests, unnoticed = Tests(options.tests or ["tests"]), []
+    tests, unnoticed = Tests(options.tests or ["tests"], options.again), []
     for number, change in enumerate(chosen, 1):
         where = f"{change.path.relative_to(TOP)}:{change.line}: {change.what}"
         against = tests.of(change)

@@ -83,7 +83,7 @@ _FIRST = ["tests/container", "tests/faults", "tests/scaling", "tests/test_slot",
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests by their folders, the slow ones first; keep together what shares more than a pool."""
+    """Sort the tests of several processes, the slow ones first; keep together what shares more than a pool."""
 
     def place(item: pytest.Item) -> int:
         slow = item.get_closest_marker("long") is not None
@@ -91,7 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             -1 if slow else next((n for n, path in enumerate(_FIRST) if item.nodeid.startswith(path)), len(_FIRST))
         )
 
-    items.sort(key=place)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=place)
     for item in items:
         made = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
         # What a module makes once is made once only if the tests that ask for it run in one process.

@@ -309,3 +309,19 @@ def test_the_command_of_a_worker_leads_to_the_scheduler_behind_the_proxy(root):
     assert options["--worker-port"] == "10000:10070"
     spec = WorkerSpec.from_keywords(scheduler_proxy="inside:9000")
     assert worker_command("c1", spec, ADDRESS)[2] == "tls://inside:9000"
+
+
+@pytest.mark.parametrize("value", [5, ["/a", 5], ["", "/a"], {"path": "/a"}])
+def test_a_configured_directory_that_is_no_path_is_told_before_anything_is_written(bare, value):
+    settings = {"htcdaskgateway.staging-directory": value}
+    with dask.config.set(settings), pytest.raises(ConfigError, match="neither a path nor a list of paths"):
+        staging.staging_root()
+
+
+def test_the_schedd_of_a_cluster_whose_scheduler_is_gone_is_still_known(root):
+    assert staging.noted_schedd("c1") == ""
+    staged().write(ADDRESS, "CERTIFICATE", "KEY")
+    staging.note_schedd("c1", "schedd@node.example.org")
+    assert staging.noted_schedd("c1") == "schedd@node.example.org"
+    (root / "c1" / "schedd").write_bytes(b"\xff\n")
+    assert staging.noted_schedd("c1") == "", "a file that cannot be read is as good as none"

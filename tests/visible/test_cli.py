@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support import PATIENCE, Pool, wait_until
+
+from htcdaskgateway import cli
 
 COMMANDS = ("list", "jobs", "logs", "scale", "stop", "watch", "timeline", "usage")
 
@@ -40,12 +43,13 @@ def wrong(*arguments: object, **environment: str) -> str:
     return done.stderr
 
 
-@pytest.fixture(autouse=True)
-def _client_settings(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def client_settings(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in system.environ.items():
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any, pool: Pool) -> None:
     name = cluster.name
     assert f"{name}  running since" in ok("list")
@@ -66,6 +70,7 @@ def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any,
     assert f"==> htcondor-{job}-1@" in ok("logs", name), "the output outlives the cluster"
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_jobs_that_the_server_has_forgotten_are_listed_and_stopped(tmp_path: Path, pool: Pool) -> None:
     (tmp_path / "gone.sub").write_text(
         'executable = /bin/sleep\narguments = 300\nMy.HTCDaskGatewayCluster = "gone1"\n'
@@ -76,6 +81,7 @@ def test_jobs_that_the_server_has_forgotten_are_listed_and_stopped(tmp_path: Pat
     assert not pool.jobs("gone1")
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_jobs_that_the_schedd_has_still_to_make_are_counted(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(requirements='Machine == "nowhere"', max_idle=2)
     cluster.scale(100)
@@ -87,6 +93,7 @@ def test_jobs_that_the_schedd_has_still_to_make_are_counted(new_cluster: Callabl
     assert counts in told
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_the_first_letters_of_a_name_are_enough_if_they_mean_one_cluster(
     cluster: Any, tmp_path: Path, pool: Pool
 ) -> None:
@@ -107,11 +114,13 @@ def test_the_first_letters_of_a_name_are_enough_if_they_mean_one_cluster(
         pool.run("condor_rm", "-constraint", 'regexp("^zz-", HTCDaskGatewayCluster)', check=False)
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("n", ["-1", "three", "1.5", "--3"])
 def test_a_number_of_workers_that_is_none(n: str) -> None:
     assert wrong("scale", "any", n) == f"Error: '{n}' is not a number of workers; write 0 or more, such as 4\n"
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_a_job_that_is_none(cluster: Any) -> None:
     cluster.scale(1)
     told = wrong("logs", cluster.name, "99.0")
@@ -124,6 +133,7 @@ def test_a_job_that_is_none(cluster: Any) -> None:
     assert "no job or worker '99.0'" in both.stderr
 
 
+@pytest.mark.usefixtures("client_settings")
 @pytest.mark.long
 def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_path: Path) -> None:
     name = cluster.name
@@ -142,15 +152,18 @@ def test_the_timeline_and_usage_of_a_cluster_that_has_ended(cluster: Any, tmp_pa
     assert "1 job in" in there
 
 
+@pytest.mark.usefixtures("client_settings")
 @pytest.mark.parametrize("command", ["jobs", "logs", "stop", "watch", "timeline", "usage"])
 def test_a_name_that_is_none(command: str) -> None:
     assert "You have no cluster 'nosuch'. `htcdaskgateway list`" in wrong(command, "nosuch")
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_scaling_a_cluster_that_is_none() -> None:
     assert "You have no cluster 'nosuch'" in wrong("scale", "nosuch", 1)
 
 
+@pytest.mark.usefixtures("client_settings")
 @pytest.mark.parametrize("name", ["../../etc", "a b", '" || true || "'])
 def test_a_name_that_can_be_none(name: str) -> None:
     assert "cannot be the name of a Dask Gateway cluster" in wrong("jobs", name)
@@ -158,31 +171,38 @@ def test_a_name_that_can_be_none(name: str) -> None:
     assert "cannot be the name of a Dask Gateway cluster" in wrong("stop", name)
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_a_server_that_is_down() -> None:
     told = wrong("--address", "http://127.0.0.1:1", "list")
     assert told.startswith("Error: no gateway server answers at http://127.0.0.1:1;")
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_no_server_that_is_configured() -> None:
     told = wrong("list", DASK_GATEWAY__ADDRESS="")
     assert told.startswith("Error: no gateway server is configured; give --address URL")
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_a_wrong_password() -> None:
     assert "401" in wrong("list", DASK_GATEWAY_PASSWORD="wrong", DASK_GATEWAY__AUTH__KWARGS="{}")
 
 
+@pytest.mark.usefixtures("client_settings")
 def test_no_tools_of_htcondor(tmp_path: Path) -> None:
     told = wrong("list", CONDOR_BIN_DIR=str(tmp_path))
     assert "condor_submit" in told
     assert "next:" in told
 
 
+@pytest.mark.usefixtures("bare")
 def test_help_teaches() -> None:
     told = ok("--help")
     assert all(command in told for command in COMMANDS)
     assert "Begin with `htcdaskgateway list`" in told
     for command in COMMANDS:
-        assert len(ok(command, "--help").splitlines()) > 6
+        done = CliRunner().invoke(cli.main, [command, "--help"])
+        assert done.exit_code == 0, done.output
+        assert len(done.output.splitlines()) > 6

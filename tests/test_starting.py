@@ -17,6 +17,7 @@ PLACES = {
     "packages/environment.py": "ldd, and the Python of an environment that is to be sent",
     "remote/worker_start.py": "the worker, forked from the job's process",
     "remote/relay/scheduler.py": "the relay's child, at the scheduler",
+    "remote/relay/worker.py": "the child that answers for a worker's link",
     "setup_condor/login.py": "ssh, at a terminal of its own",
     "setup_condor/run.py": "ssh -G, to ask which user it would take",
 }

@@ -30,6 +30,6 @@ def check(values: Mapping[str, Any]) -> None:
 
 def preload(how: str) -> str:
     """Return the text of the preload."""
-    from ..remote.relay import source
+    from ..remote.relay import preload as text
 
-    return source("wire", "worker", *(["auto"] if how == "auto" else []))
+    return text(how)

@@ -110,6 +110,45 @@ def test_a_token_opens_one_connection_and_no_second(relayed: Client) -> None:
         assert dial(relayed, found[-1], [where]) == {"closed"}
 
 
+def pulses(client: Client) -> dict[str, int]:
+    """The processes that answer for the workers' links."""
+
+    def pulse() -> int:
+        import psutil
+
+        found = [process for process in psutil.Process().children() if "-S" in process.cmdline()]
+        return found[0].pid if len(found) == 1 else 0
+
+    return wait_until(lambda: all((found := client.run(pulse)).values()) and found, what="each worker has a pulse")
+
+
+@pytest.mark.long
+def test_a_worker_whose_python_is_busy_for_long_is_kept(relayed: Client) -> None:
+    before = addresses(relayed)
+    pulses(relayed)
+
+    def hold_everything_up() -> None:
+        import ctypes
+
+        ctypes.PyDLL(None).sleep(35)  # and keeps the interpreter's lock
+
+    assert relayed.submit(hold_everything_up, workers=before[:1]).result(TIMEOUT) is None
+    assert addresses(relayed) == before
+    assert passed(relayed) == 20_000_000
+
+
+@pytest.mark.long
+def test_a_worker_whose_pulse_is_killed_is_kept_and_gets_another(relayed: Client) -> None:
+    before, first = addresses(relayed), pulses(relayed)
+
+    def end(pids: dict[str, int], dask_worker: Any) -> None:
+        os.kill(pids[dask_worker.address], signal.SIGKILL)
+
+    relayed.run(end, first)
+    wait_until(lambda: not set(pulses(relayed).values()) & set(first.values()), what="each has another")
+    assert addresses(relayed) == before
+
+
 @pytest.mark.usefixtures("bare")
 def test_a_relay_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="relay='sometimes' is none of 'never', 'auto', 'always'"):

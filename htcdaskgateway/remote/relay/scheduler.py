@@ -76,6 +76,7 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers["htcdaskgateway_relay_connect"] = self.connect
         scheduler.handlers["htcdaskgateway_relay_accept"] = self.accept
         scheduler.handlers["htcdaskgateway_relay_child"] = self.child_id
+        scheduler.handlers["htcdaskgateway_relay_pulse"] = self.pulse
         self.start_child()
         reach = dumps(FromSource(self.worker_source))
         await scheduler.register_worker_plugin(None, reach, idempotent=True, name="htcdaskrelay-reach")
@@ -96,9 +97,11 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         with its:
             command = [sys.executable, "-I", "-S", "-c", self.child_source, str(its.fileno())]
             self.child = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
+        asyncio.get_running_loop().add_reader(self.control.fileno(), self.lost, self.control)
 
     def end_child(self) -> None:
         """End the child, if there is one."""
+        asyncio.get_running_loop().remove_reader(self.control.fileno())
         self.control.close()
         if self.child is not None:
             self.child.kill()
@@ -149,7 +152,15 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         except OSError as error:
             await comm.write({"status": "error", "message": str(error)})
             return Status.dont_reply
-        streams, sockets = [other], []
+        return await self.pass_on(comm, [other], [to, sender or ""])
+
+    async def pulse(self, comm: Any, worker: str) -> Any:
+        """Take a connection by which the child knows whether that worker's link is there."""
+        return await self.pass_on(comm, [], [worker])
+
+    async def pass_on(self, comm: Any, streams: list[Any], names: list[str]) -> Any:
+        """Give `streams` and the one of `comm` to the child, whose workers have these names."""
+        sockets: list[Any] = []
         try:
             await comm.write({"status": "OK"})
             streams.append(release(comm))
@@ -157,14 +168,28 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
                 sockets.append(bare(stream))
             plain = await asyncio.gather(*map(unwrapped, sockets), return_exceptions=True)
             sockets += [sock for sock in plain if isinstance(sock, socket.socket)]
-            if len(sockets) == 4:
-                self.hand_over(sockets[2], sockets[3])
+            if len(sockets) == 2 * len(names):
+                self.hand_over(sockets[len(names) :], names)
         except CommClosedError as error:  # one of them has gone; who is left sees it close
-            logger.info("%s and %s were not connected: %s", sender, to, error)
+            logger.info("%s and the relay were not connected: %s", " and ".join(names), error)
         finally:
             for left in (*sockets, *(stream for stream in streams if stream.socket is not None)):
                 left.close()
         return Status.dont_reply
+
+    def lost(self, control: socket.socket) -> None:
+        """Take from the child which worker's link is dead, and the worker as gone: no end of it may ever come."""
+        try:
+            name = control.recv(4096).decode()
+        except OSError:
+            name = ""
+        if not name:  # the child has died; the next connection starts another
+            asyncio.get_running_loop().remove_reader(control.fileno())
+            return
+        messages = self.scheduler.stream_comms.get(name)
+        if messages is not None:
+            logger.warning("%s: its link is dead; it is taken for gone", name)
+            messages.abort()
 
     def count(self, sender: str | None, to: str) -> None:
         """Warn all clients, once, when too many pairs of workers have met."""
@@ -174,12 +199,12 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         if len(self.pairs) > self.most_pairs:
             self.scheduler.log_event("warn", {"message": dumps(WARNING.format(pairs=self.most_pairs))})
 
-    def hand_over(self, one: socket.socket, other: socket.socket) -> None:
-        """Pass two sockets to the child, to a new one where it has died."""
-        fds = [one.fileno(), other.fileno()]
+    def hand_over(self, sockets: list[socket.socket], names: list[str]) -> None:
+        """Pass sockets to the child, to a new one where it has died."""
+        words, fds = "\n".join(names).encode(), [sock.fileno() for sock in sockets]
         try:
-            socket.send_fds(self.control, [b"+"], fds)
+            socket.send_fds(self.control, [words], fds)
         except OSError:
             self.end_child()
             self.start_child()
-            socket.send_fds(self.control, [b"+"], fds)
+            socket.send_fds(self.control, [words], fds)

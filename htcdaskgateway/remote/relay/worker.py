@@ -1,10 +1,13 @@
 """The relay in a worker: a preload of ``dask worker`` that reaches others, and is reached, by dialling out.
 
-Sent behind the text of ``wire.py``, whose names it uses.
+Sent behind the texts of ``wire.py`` and, as the value of a name, ``pulse.py``, whose names it uses.
 """
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from distributed.comm.core import CommClosedError, Connector, connect
@@ -16,7 +19,12 @@ from distributed.diagnostics.plugin import WorkerPlugin
 if TYPE_CHECKING:
     from .wire import SCHEME, TIMEOUT, RelayBackend, bare, parse, read, release, secure, unwrapped
 
+    PULSE_SOURCE = ""
+
 logger = logging.getLogger("distributed.worker.relay")
+
+# How long after its end a pulse begins again, in seconds.
+PULSE_PAUSE = 5.0
 
 
 async def end_to_end(link: Any, peer: str, deserialize: bool, server_side: bool, context: Any, name: Any) -> Any:
@@ -52,6 +60,27 @@ class RelayConnector(Connector):  # type: ignore[misc]
         except BaseException:
             link.abort()
             raise
+
+
+async def pulse(worker: Any) -> None:
+    """Let a child show the scheduler's side that the link is there: an outage ends no connection by itself."""
+    while worker.status not in (Status.closing, Status.closed, Status.failed):
+        try:
+            link = await connect(worker.scheduler.address, **worker.connection_args)
+            await link.write({"op": "htcdaskgateway_relay_pulse", "worker": worker.address, "reply": False})
+            try:
+                await read(link, TIMEOUT)
+            except BaseException:
+                link.abort()
+                raise
+            with await unwrapped(bare(release(link))) as plain:
+                fd = plain.fileno()
+                command = [sys.executable, "-I", "-S", "-c", PULSE_SOURCE, str(fd), str(os.getpid())]
+                child = await asyncio.create_subprocess_exec(*command, pass_fds=[fd], stdin=subprocess.PIPE)
+            await child.wait()
+        except OSError as error:
+            logger.info("the scheduler's side does not feel this worker's pulse: %r", error)
+        await asyncio.sleep(PULSE_PAUSE)
 
 
 def dial_out(worker: Any, connector: Connector) -> None:
@@ -93,6 +122,9 @@ def dial_out(worker: Any, connector: Connector) -> None:
         task.add_done_callback(tasks.discard)
 
     worker.stream_handlers["htcdaskgateway_relay_dial"] = dial
+    beating = asyncio.ensure_future(pulse(worker))
+    tasks.add(beating)
+    beating.add_done_callback(tasks.discard)
 
 
 def dask_setup(worker: Any) -> None:

@@ -17,12 +17,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# A shell that starts this in the background lets it, and every program that a test starts, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before dask reads its configuration; the cache keeps the unpacked HTCondor, so it stays where it is.
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))

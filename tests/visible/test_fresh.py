@@ -76,6 +76,7 @@ def test_a_look_that_was_under_way_is_not_taken_for_an_answer_of_now(
     """A slow schedd answers what was asked before the change; who asks afterwards asks again."""
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=PATIENCE)
+    cluster.gateway.sync(cluster.fleet.settled)  # else the count after a submit may be who asks here
     done, answer = tool_calls.directory / "held", tool_calls.directory / "answer"
     tool_calls.script(
         "condor_q",

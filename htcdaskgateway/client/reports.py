@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..condor.jobs import WorkerJobs
-from ..errors import SchedulerError
+from ..errors import ConfigError, SchedulerError
 from ..fleet import logs
 from ..fleet.fleet import Fleet
 from ..fleet.logs import WorkerLogs
 from ..fleet.session import Session
+from ..scheduler.link import Connections
 from ..scheduler.versions import Versions
 from ..worker import staging
 from ..worker.spec import WorkerSpec
@@ -155,6 +156,26 @@ class WorkerReports:
         from ..fleet.usage import read_usage
 
         return await read_usage(self._session.condor, self.name)
+
+    def connections(self) -> Any:
+        """Return how many pairs of workers reach one another directly, and how many through the relay.
+
+        Returns
+        -------
+        Connections
+            The numbers ``direct`` and ``relay``, of pairs that have met.
+
+        Raises
+        ------
+        ConfigError
+            The cluster was made with ``relay="never"``: nobody counts.
+        """
+        if self.spec.relay == "never":
+            raise ConfigError("relay='never': the workers connect to one another's ports, and nobody counts")
+        return self.gateway.sync(self._connections)
+
+    async def _connections(self) -> Connections:
+        return await self.fleet.scheduler.connections()
 
     def job_script(self) -> str:
         """Return what is submitted for each worker: the submit description and the script."""

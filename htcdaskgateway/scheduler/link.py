@@ -55,6 +55,21 @@ class Tasks(NamedTuple):
     processing: dict[str, int]
 
 
+class Connections(NamedTuple):
+    """How the pairs of workers that have met reach one another; of a pair, at least one has fetched results.
+
+    Attributes
+    ----------
+    direct : int
+        How many pairs connect to their ports.
+    relay : int
+        How many use the relay alone. It is not counted on beyond 2500, of which a warning tells.
+    """
+
+    direct: int
+    relay: int
+
+
 class Noted(NamedTuple):
     """Which schedd holds the cluster's jobs, if any is noted, and when somebody began to shut the cluster down."""
 
@@ -150,6 +165,10 @@ class SchedulerLink:
             "take in the relay between workers",
             self.comm.register_scheduler_plugin(plugin=dumps(Source()), name=NAME, idempotent=True),
         )
+
+    async def connections(self) -> Connections:
+        """Return how the pairs of workers that have met reach one another."""
+        return Connections(**await self._ask("count the relay's pairs", self.comm.htcdaskgateway_relay_pairs()))
 
     async def workers(self, cheapest: int = 0) -> tuple[dict[str, int], list[str]]:
         """Return how many tasks each HTCondor worker has, and the names of those that are `cheapest` to lose."""

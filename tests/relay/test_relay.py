@@ -54,6 +54,7 @@ def test_workers_that_nobody_can_connect_to_exchange_results(relayed: Client) ->
     stop_listening(relayed)
     assert all(address.startswith("relay://") for address in addresses(relayed))
     assert passed(relayed) == 20_000_000
+    assert relayed.cluster.connections() == (0, 1)
     assert relayed.run(lambda: 1) == dict.fromkeys(addresses(relayed), 1)
     assert relayed.gather(relayed.scatter([1, 2], broadcast=True)) == [1, 2]
 
@@ -147,6 +148,11 @@ def test_a_worker_whose_pulse_is_killed_is_kept_and_gets_another(relayed: Client
     relayed.run(end, first)
     wait_until(lambda: not set(pulses(relayed).values()) & set(first.values()), what="each has another")
     assert addresses(relayed) == before
+
+
+def test_who_counts_pairs_where_there_is_no_relay_is_told_so(cluster: Any) -> None:
+    with pytest.raises(ConfigError, match="relay='never'"):
+        cluster.connections()
 
 
 @pytest.mark.usefixtures("bare")
@@ -279,3 +285,4 @@ def test_workers_that_reach_each_other_do_so_without_the_relay_with_auto(new_clu
 
         wait_until(lambda: [True] in client.run(direct).values(), what="one reaches the other directly")
         assert not any(False in found for found in client.run(direct).values())
+        wait_until(lambda: cluster.connections() == (1, 0), what="the pair counts as one that goes directly")

@@ -6,11 +6,13 @@ belong to two.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from distributed.comm.core import CommClosedError
 from distributed.comm.tcp import TLS, TLSConnector
 
 if TYPE_CHECKING:
@@ -111,6 +113,9 @@ class AutoConnector(RelayConnector):
         """Count a verdict; one that is no is forgotten after a while."""
         if reached:
             self.successes += 1
+            with contextlib.suppress(CommClosedError):  # a worker that has lost the scheduler starts anew
+                told = {"op": "htcdaskgateway_relay_direct", "to": f"{SCHEME}://{address}"}
+                self.worker.batched_stream.send(told)
         else:
             self.failures += 1
             logger.info("%s is not reached directly: %s", address, why)

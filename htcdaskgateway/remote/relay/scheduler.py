@@ -70,6 +70,7 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         self.scheduler = scheduler
         self.most_pairs = MOST_PAIRS
         self.pairs: set[tuple[str | None, str]] = set()
+        self.direct_pairs: set[tuple[str, str]] = set()
         self.waiting: dict[str, asyncio.Future[tuple[Any, asyncio.Event]]] = {}
         self.child: subprocess.Popen[bytes] | None = None
         backends[SCHEME] = RelayBackend(SchedulerConnector(self))
@@ -77,6 +78,8 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers["htcdaskgateway_relay_accept"] = self.accept
         scheduler.handlers["htcdaskgateway_relay_child"] = self.child_id
         scheduler.handlers["htcdaskgateway_relay_pulse"] = self.pulse
+        scheduler.handlers["htcdaskgateway_relay_pairs"] = self.met
+        scheduler.stream_handlers["htcdaskgateway_relay_direct"] = self.direct
         self.start_child()
         reach = dumps(FromSource(self.worker_source))
         await scheduler.register_worker_plugin(None, reach, idempotent=True, name="htcdaskrelay-reach")
@@ -198,6 +201,19 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         self.pairs.add((sender, to))
         if len(self.pairs) > self.most_pairs:
             self.scheduler.log_event("warn", {"message": dumps(WARNING.format(pairs=self.most_pairs))})
+
+    def direct(self, worker: str, to: str) -> None:
+        """Note that a worker reaches another one directly."""
+        self.direct_pairs.add((worker, to))
+
+    async def met(self) -> dict[str, int]:
+        """Return how many pairs of workers have met directly, and how many through the relay alone."""
+
+        def there(pairs: set[Any]) -> set[frozenset[str]]:
+            return {frozenset(pair) for pair in pairs if self.scheduler.workers.keys() >= set(pair)}
+
+        direct = there(self.direct_pairs)
+        return {"direct": len(direct), "relay": len(there(self.pairs) - direct)}
 
     def hand_over(self, sockets: list[socket.socket], names: list[str]) -> None:
         """Pass sockets to the child, to a new one where it has died."""

@@ -104,19 +104,23 @@ def looking_at_work(client: Client, _: Path) -> None:
 def failures(client: Client, directory: Path) -> None:
     mark = str(directory / "mark")
 
-    def fails_once(path: str) -> str:
+    def fails_once(path: str, awaited: str | None = None) -> str:
         try:
             Path(path).touch(exist_ok=False)
         except FileExistsError:
+            while awaited and not Path(awaited).exists():
+                time.sleep(0.01)
             return "whole"
         raise ValueError("the first time")
 
     assert client.submit(fails_once, mark + "1", retries=1).result(TIMEOUT) == "whole"
-    failed = client.submit(fails_once, mark + "2")
+    # Dask's client loses a result that comes before retry() returns.
+    failed = client.submit(fails_once, mark + "2", mark + "2-retried")
     with pytest.raises(ValueError, match="the first time"):
         failed.result(TIMEOUT)
     assert isinstance(failed.exception(), ValueError)
     client.retry([failed])
+    Path(mark + "2-retried").touch()
     assert failed.result(TIMEOUT) == "whole"
 
     def reschedules(path: str) -> str:

@@ -39,9 +39,13 @@ def test_it_agrees_with_the_ads_of_the_queue_and_of_the_history(
     client.wait_for_workers(2, timeout=PATIENCE)
 
     def hold() -> int:  # here, because a worker cannot import this module
+        import builtins
         import time
 
-        held = bytearray(b"x" * 400 * 2**20)
+        held = bytearray(400 * 2**20)  # not a copy: it would be twice in memory for a moment
+        for page in range(0, len(held), 4096):
+            held[page] = 1
+        vars(builtins)["held"] = held  # until the worker ends: HTCondor looks now and then only
         end = time.monotonic() + 12
         while time.monotonic() < end:
             pass

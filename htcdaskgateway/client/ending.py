@@ -13,7 +13,7 @@ from distributed.core import rpc
 
 from ..condor.schedd import check_schedd
 from ..errors import SchedulerError
-from ..scheduler.link import SCHEDD, SchedulerLink
+from ..scheduler.link import SchedulerLink
 from ..worker.staging import noted_schedd
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ async def announce_end(gateway: Any, cluster_name: str) -> str:
     comm = rpc(report.scheduler_address, connection_args=report.security.get_connection_args("client"))
     try:
         link = SchedulerLink(comm, functools.partial(why_ended, gateway, cluster_name))
-        known = check_schedd(await link.noted(SCHEDD, timeout=_REPORT_TIMEOUT)) or known
-        await link.note_closing()
+        known = check_schedd((await link.note_closing()).schedd) or known
     except SchedulerError as error:
         logger.info("the end of %s could not be announced: %s", cluster_name, error)
     finally:

@@ -11,6 +11,7 @@ from dask_gateway.client import GatewayWarning
 
 from .. import config
 from ..condor.jobs import JobId, JobStatus, WorkerJob, WorkerJobs
+from ..condor.schedd import check_schedd
 from ..display.warn import warn
 from ..errors import SchedulerError
 from ..plain import counted
@@ -128,8 +129,8 @@ class Fleet(Reconciling):
         """
         self._over = True
         try:
-            await self.scheduler.note_closing()
-            await self._read_schedd()
+            noted = await self.scheduler.note_closing()
+            self.schedd = self.schedd or check_schedd(noted.schedd)
         except SchedulerError as error:
             logger.info("that the cluster ends could not be noted: %s", error)
         await self._stop_reconciling()

@@ -251,15 +251,15 @@ class SchedulerLink:
         asked = self.comm.htcdaskgateway_note(values=values, unless=unless)
         return Noted(**await self._ask("keep a note", asked))
 
-    async def noted(self, name: str, default: Any = None, *, timeout: float | None = None) -> Any:
+    async def noted(self, name: str, default: Any = None) -> Any:
         """Return a value that some client has put there with `note`."""
         answer = self.comm.htcdaskgateway_noted(name=name, default=default)
-        return await self._ask("read a note", answer, timeout)
+        return await self._ask("read a note", answer)
 
-    async def note_closing(self) -> None:
-        """Let all clients know that the cluster is about to be shut down."""
+    async def note_closing(self) -> Noted:
+        """Let all clients know that the cluster is about to be shut down; return what is noted."""
         asked = self.comm.htcdaskgateway_note(values={CLOSING: time.time()}, unless={})
-        await self._ask("note that the cluster ends", asked, _LONGEST_PATIENCE)
+        return Noted(**await self._ask("note that the cluster ends", asked, _LONGEST_PATIENCE))
 
 
 @contextlib.contextmanager

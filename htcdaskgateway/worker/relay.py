@@ -30,6 +30,7 @@ def check(values: Mapping[str, Any]) -> None:
 
 def preload(how: str) -> str:
     """Return the text of the preload."""
-    from ..remote.relay import preload as text
+    from ..remote.relay import source
 
-    return text(how)
+    parts = ["wire", "worker", *(["auto"] if how == "auto" else [])]
+    return f"{source(*parts)}\n\nPULSE_SOURCE = {source('pulse')!r}\n"

@@ -7,9 +7,3 @@ def source(*parts: str) -> str:
     """Return the text of these modules, one behind the other, in one file."""
     room = resources.files(__name__)
     return "\n\n".join(room.joinpath(f"{part}.py").read_text(encoding="utf-8") for part in parts)
-
-
-def preload(how: str) -> str:
-    """Return the text of the workers' preload, for ``relay=how``."""
-    parts = ["wire", "worker", *(["auto"] if how == "auto" else [])]
-    return f"{source(*parts)}\n\nPULSE_SOURCE = {source('pulse')!r}\n"

@@ -267,9 +267,13 @@ def about_the_cluster(client: Client, _: Path) -> None:
 
 @covers("get_task_stream", "profile", "dump_cluster_state")
 def diagnostics(client: Client, directory: Path) -> None:
-    with distributed.get_task_stream(client=client) as stream:
-        client.submit(sum, [1, 2], pure=False).result(TIMEOUT)
-    assert stream.data
+    def streamed() -> Any:
+        with distributed.get_task_stream(client=client) as stream:
+            client.submit(sum, [1, 2], pure=False).result(TIMEOUT)
+        return stream.data
+
+    # What a task's times are is a guess of the worker, too late on a busy machine.
+    wait_until(streamed, what="a task is seen in the stream")
     assert client.get_task_stream(count=1)
     client.submit(time.sleep, 0.1, pure=False).result(TIMEOUT)
     wait_until(lambda: client.profile()["count"], what="the worker has told what it spent its time on")
@@ -428,7 +432,12 @@ def where_and_when(client: Client, directory: Path) -> None:
     wait_until(lambda: blocked.key in client.processing()[one], what="the worker is busy")
     order = str(directory / "order")
     futures = [client.submit(notes, order, n, priority=n, workers=[one], pure=False) for n in (1, 3, 2)]
-    wait_until(lambda: len(client.processing()[one]) == 4, what="the worker has them all")
+    keys = {future.key for future in futures}
+
+    def waiting(dask_worker: Any) -> bool:
+        return bool(keys <= dask_worker.state.tasks.keys())
+
+    wait_until(lambda: client.run(waiting, workers=[one])[one], what="the worker has them all")
     gate.set()
     client.gather([blocked, *futures])
     assert Path(order).read_text() == "321"

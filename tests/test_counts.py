@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import dask.config
 import pytest
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
-from htcdaskgateway.fleet import fleet, reconcile
+from htcdaskgateway.errors import CondorError, ConfigError
+from htcdaskgateway.fleet import fleet, queue, reconcile
 from htcdaskgateway.worker import staging
 
 
@@ -34,9 +37,10 @@ def test_import_calls_no_tool(fake_tools):
 
 
 @pytest.mark.parametrize("n", [1, 150])
-def test_the_first_scale_is_one_count_and_one_submit(waiting, tool_calls, pool, n):
+def test_the_first_scale_is_one_submit_and_asks_beside_it_who_answers(waiting, tool_calls, pool, n):
+    waiting.fleet.condor.answering = ()
     waiting.scale(n)
-    assert names(tool_calls) == ["condor_q", "condor_submit"]
+    assert sorted(names(tool_calls)) == ["condor_q", "condor_submit"]
     assert "-totals" in tool_calls.calls_of("condor_q")[0]
     assert len(pool.jobs(waiting.name)) == n
 
@@ -49,20 +53,67 @@ def test_a_later_scale_is_one_query_and_one_submit(waiting, tool_calls, pool):
     assert len(pool.jobs(waiting.name)) == 60
 
 
-@pytest.mark.parametrize("before", [0, 2])
-def test_a_scale_asks_the_scheduler_once_before_and_once_after_the_submit(waiting, monkeypatch, before):
-    if before:
-        waiting.scale(before)
-    link, asked = waiting.fleet.scheduler, []
+@pytest.fixture
+def asked(waiting, monkeypatch):
+    """What the cluster's client asks the scheduler."""
+    link, found = waiting.fleet.scheduler, []
     ask = link._ask
 
-    async def counted(what, *arguments):
-        asked.append(what)
+    async def noted(what, *arguments):
+        found.append(what)
         return await ask(what, *arguments)
 
-    monkeypatch.setattr(link, "_ask", counted)
+    monkeypatch.setattr(link, "_ask", noted)
+    return found
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_scale_asks_the_scheduler_once_before_and_once_after_the_submit(waiting, asked, before):
+    if before:
+        waiting.scale(before)
+        asked.clear()
     waiting.scale(before + 1)
-    assert len(asked) == 2
+    assert len(asked) == (2 if before else 3)  # once more beside the first submit
+
+
+def test_a_submit_beside_another_clients_at_another_schedd_is_taken_back(waiting, pool, monkeypatch):
+    link = waiting.fleet.scheduler
+
+    async def another_was_quicker():
+        await link.note(schedd="other@there")
+
+    monkeypatch.setattr(waiting.fleet, "_name_schedd", another_was_quicker)
+    here = waiting.fleet.condor
+    with pytest.raises(CondorError, match="other@there"):
+        waiting.scale(2)
+    wait_until(lambda: not pool.jobs(waiting.name))
+    # There is no such schedd to remove jobs from when the cluster ends.
+    waiting.fleet.condor, waiting.fleet.schedd = here, here.answered
+    waiting.gateway.sync(waiting.fleet._go_there)
+    waiting.gateway.sync(link.note, schedd=here.answered)
+
+
+def test_who_scales_while_the_first_submits_waits_to_be_told_its_schedd(waiting, asked, tool_calls, monkeypatch):
+    monkeypatch.setattr(queue, "_NAMING", 60.0)
+    waiting.gateway.sync(waiting.fleet.scheduler.note, wanted=3)  # by another client
+    with ThreadPoolExecutor() as threads:
+        scaled = threads.submit(waiting.scale, 1)
+        wait_until(lambda: len(asked) > 4)
+        assert tool_calls.calls == []
+        name = waiting.gateway.sync(waiting.fleet.condor.all_answering)[0]
+        waiting.gateway.sync(waiting.fleet.scheduler.note, schedd=name)
+        scaled.result(60)
+    assert waiting.fleet.schedd == name
+
+
+def test_who_has_failed_at_the_first_submit_does_not_wait_for_it(waiting, asked, pool, monkeypatch):
+    monkeypatch.setattr(queue, "_NAMING", 3600.0)
+    with monkeypatch.context() as context:
+        context.setattr(waiting.fleet.staging, "check", Mock(side_effect=ConfigError("not now")))
+        with pytest.raises(ConfigError, match="not now"):
+            waiting.scale(2)
+    waiting.scale(2)
+    assert len(pool.jobs(waiting.name)) == 2
 
 
 def test_the_first_to_note_its_schedd_is_the_one_that_all_go_to(waiting):

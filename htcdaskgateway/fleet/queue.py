@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 _One = TypeVar("_One")
 _Other = TypeVar("_Other")
 
+# How long who scales waits for another client, which begins at this moment, to note its schedd, in seconds.
+_NAMING = 5.0
 # Linux takes 128 KiB as one argument of a program.
 _LONGEST_CONSTRAINT = 100_000
 
@@ -112,7 +114,7 @@ class Queue:
         self._seen_at = self._changed_at = -float("inf")
         self._held: dict[JobId, float] = {}
         self.schedd = schedd
-        self._located = False
+        self._located = self._began = False
         self._looking: asyncio.Task[WorkerJobs] | None = None
 
     async def look(self, max_age: float | None = None) -> WorkerJobs:
@@ -203,18 +205,38 @@ class Queue:
     async def _count(self, **values: Any) -> tuple[WorkerJobs, Noted]:
         """Return the live jobs of now, and let the scheduler keep values; a call of it takes a millisecond.
 
-        The first time there are no jobs as a rule, and to count them is quicker.
+        Whoever is the first to tell it how many jobs are wanted need not ask HTCondor: nobody has submitted any.
         """
-        if self.schedd:
+        if self.schedd and self._seen_at > 0:
             jobs, noted = await _both(self._look(), self._note(**values))
             return jobs.live, noted
-        first = self._seen_at < 0 and not self.staging.spec.max_idle
-        none = first and await self.condor.totals(self.constraint) == 0
-        live = WorkerJobs() if none else (await self._look()).live
+        if self.staging.spec.max_idle:  # what it needs of the pool is seen before anything is submitted
+            await self._look()
         noted = await self._note(**values)
-        if none and not same_schedd(self.schedd, self.condor.answered):  # another client has begun elsewhere
-            live = (await self._look()).live
-        return live, noted
+        if noted.first:
+            self._began = True
+            return WorkerJobs(), noted
+        if not noted.schedd and not self._began:
+            noted = await self._wait_for_schedd(noted)
+        return (await self._look()).live, noted
+
+    async def _wait_for_schedd(self, noted: Noted) -> Noted:
+        """Wait while the client that is the first submits, and has not noted yet where; it may fail at that."""
+        end = time.monotonic() + _NAMING
+        while not noted.schedd and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+            noted = await self._note()
+        return noted
+
+    async def _name_schedd(self) -> None:
+        """Let the scheduler keep where the jobs are, unless that is known: which schedd answers here."""
+        if self.schedd:
+            return
+        try:
+            await self.condor.all_answering()
+            await self._note()
+        except SchedulerError as error:
+            logger.warning("which schedd has the jobs could not be noted: %s", error)
 
     def _report_holds(self) -> None:
         """Warn of jobs that have gone on hold since the last look."""

@@ -56,22 +56,28 @@ class Submitting(Queue):
         await self._go_there()
         if self._over:
             raise ClusterEndedError(_OVER)
-        limit = self.staging.spool_limit(count) if spec.spool else self.condor.timeout
-        submit = self.condor.submit(
+        condor = self.condor
+        limit = self.staging.spool_limit(count) if spec.spool else condor.timeout
+        submit = condor.submit(
             self.staging.description, count, extra=spec.submit_command_extra, spool=spec.spool, timeout=limit
         )
         # Of its own: were it killed with who asked for it, its jobs might come after they have been removed.
         self._submitting = asyncio.ensure_future(submit)
         self._submitting.add_done_callback(self._submitted)
+        # Beside it, where this is the first: one tool of HTCondor after the other would take twice as long.
+        naming = asyncio.ensure_future(self._name_schedd())
         try:
             cluster_id, queued = await (self._submitting if spec.spool else asyncio.shield(self._submitting))
+            await naming
         except BaseException:
             # What the schedd has got already may be carried out after the next count.
             self._unsure_until = time.monotonic() + limit
             if self._dropped:
                 raise ClusterEndedError(_OVER) from None
             raise
-        await self._check_wanted(cluster_id)
+        finally:
+            naming.cancel()
+        await self._check_wanted(condor, cluster_id)
         logger.info("submitted %s as HTCondor cluster %d", counted(queued, "worker job"), cluster_id)
         if queued != count:
             raise CondorError(
@@ -84,15 +90,18 @@ class Submitting(Queue):
         if not task.cancelled():
             task.exception()  # its caller, if there is one still, has it
 
-    async def _check_wanted(self, cluster_id: int) -> None:
-        """Remove the jobs of a submit that has come while somebody shut the cluster down."""
+    async def _check_wanted(self, condor: Condor, cluster_id: int) -> None:
+        """Remove the jobs of a submit that has come while somebody shut the cluster down, or began elsewhere."""
         if self._over:  # this client itself, which removes all jobs now
             raise ClusterEndedError(_OVER)
         try:
-            (await self.scheduler.note()).check_open()
-        except ClusterEndedError:
+            (await self._note()).check_open()
+            await self._go_there()
+            if self.condor is not condor:
+                raise CondorError(f"another client has begun to submit at {self.schedd}; scale again")
+        except (ClusterEndedError, CondorError):
             with self._change():
-                await self.condor.remove(f"{self.constraint} && ClusterId == {cluster_id}")
+                await condor.remove(f"{self.constraint} && ClusterId == {cluster_id}")
             raise
         except SchedulerError as error:  # jobs that find no scheduler leave
             logger.warning("whether the cluster still runs is not known: %s", error)

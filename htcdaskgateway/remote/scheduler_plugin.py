@@ -109,9 +109,10 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
 
         Return what whoever is about to submit goes by, in the same exchange: clients race with one another.
         """
+        first = "wanted" in values and "wanted" not in self.notes
         self.notes.update(values)
         self.notes.update({name: value for name, value in unless.items() if not self.notes.get(name)})
-        return {name: self.notes.get(name) for name in ("schedd", "closing")}
+        return {**{name: self.notes.get(name) for name in ("schedd", "closing")}, "first": first}
 
     async def noted(self, name: str, default: Any = None) -> Any:
         """Return a value that some client has put there."""

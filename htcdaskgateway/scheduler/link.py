@@ -71,10 +71,15 @@ class Connections(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """Which schedd holds the cluster's jobs, if any is noted, and when somebody began to shut the cluster down."""
+    """What whoever is about to submit goes by.
+
+    Which schedd holds the cluster's jobs, if any is noted; when somebody began to shut the cluster down; and
+    whether this call was the first to say how many jobs are wanted.
+    """
 
     schedd: str | None
     closing: float | None
+    first: bool
 
     def check_open(self) -> None:
         """Raise a `ClusterEndedError` if somebody shuts the cluster down, or has done so."""

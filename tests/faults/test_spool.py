@@ -53,6 +53,8 @@ def test_jobs_whose_input_never_arrived_leave_by_themselves_and_do_not_count_for
         wait_until(lambda: len(pool.jobs(cluster.name)) == 2, what="the jobs are in the queue")
         submit.kill()
     assert {ad.get("HoldReasonCode") for ad in pool.jobs(cluster.name)} == {SPOOLING}
+    (schedd,) = cluster.gateway.sync(cluster.fleet.condor.all_answering)
+    cluster.gateway.sync(cluster.fleet.scheduler.note, schedd, wanted=2)  # as who submitted them did
     cluster.scale(2)
     assert len(pool.jobs(cluster.name)) == 2  # they may still arrive
     began = time.monotonic()

@@ -126,10 +126,10 @@ def as_new(cluster: Any) -> None:
     """Let the next scale be a cluster's first, without the 2 s that starting another scheduler takes."""
     fleet = cluster.fleet
     fleet.seen, fleet._seen_at = WorkerJobs(), -float("inf")
-    # Nobody has noted yet which schedd holds the jobs, nor has one answered.
-    fleet.schedd, fleet._located = "", False
+    # Nobody has noted yet how many jobs are wanted and which schedd holds them, nor has one answered.
+    fleet.schedd, fleet._located, fleet._began = "", False, False
     fleet.condor.answered, fleet.condor.answering = "", ()
-    cluster.gateway.sync(fleet.scheduler.note, **{SCHEDD: ""})
+    cluster.gateway.sync(fleet.scheduler.note, wanted=None, **{SCHEDD: ""})
 
 
 def jobs_of(cluster_name: str) -> int:

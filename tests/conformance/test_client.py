@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from checks import CHECKS, COVERED, TIMEOUT, addresses
-from dask.distributed import Client, Environ, LocalCluster, NannyPlugin, PipInstall, UploadDirectory
+from dask.distributed import Client, Environ, LocalCluster, Nanny, NannyPlugin, PipInstall, UploadDirectory
 from support import wait_until
 
 from htcdaskgateway.local import LocalSystem
@@ -43,12 +43,20 @@ NOT_CHECKED = {
 Make = Callable[..., Any]
 
 
+class PatientNanny(Nanny):  # type: ignore[misc]
+    """A nanny that gives its worker time to end: by default 4 s, after which a busy machine is an error."""
+
+    async def close(self, timeout: float = 60, reason: str = "nanny-close") -> Any:
+        return await super().close(timeout=60, reason=reason)
+
+
 def new_cluster(kind: str, gateway: Any, nanny: bool = False) -> Any:
     """Return a cluster that has or gets two workers with one thread; Dask's own has always nannies."""
     keywords = KINDS[kind]
     if keywords is None:
         return LocalCluster(
             n_workers=2,
+            worker_class=PatientNanny,
             threads_per_worker=1,
             resources={"slots": 1},
             dashboard_address=":0",

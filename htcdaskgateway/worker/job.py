@@ -75,7 +75,7 @@ def job_files(
         asked = packages.request(packed, plainly=spec.spool or spec.max_idle is not None)
         files += packages.PACKAGES_FILES
         exits = {"EXIT_RESEND": EXIT_RESEND, "EXIT_NODE": EXIT_NODE, "EXIT_UNPACK": EXIT_UNPACK}
-        texts["packages.conf"] = packages.settings(packed, **exits)
+        texts[packages.conf(packed)] = packages.settings(packed, **exits)
     shared = {
         "cluster": cluster,
         "spec": spec,

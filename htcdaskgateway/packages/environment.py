@@ -73,12 +73,12 @@ class Environment:
             raise ConfigError(
                 f"packages={packages!r}: its Python has {found.libc or 'no GNU libc'}, but only glibc can be sent"
             )
-        if (Path(found.prefix) / "conda-meta").is_dir():
-            raise ConfigError(
-                f"packages={packages!r}: {found.prefix} is a conda environment. Its files contain its path, so it "
-                "cannot be sent yet; use a venv or uv's environment, or a container_image"
-            )
         return found
+
+    @property
+    def is_conda(self) -> bool:
+        """Whether conda has made it, so that its files contain its path."""
+        return (Path(self.prefix) / "conda-meta").is_dir()
 
     @property
     def sites(self) -> list[str]:

@@ -17,10 +17,13 @@ from ..condor.quoting import quote_shell
 from ..errors import ConfigError
 from ..files import private_directory, write_private
 from . import nodes
-from .packed import HALVES, Packed
+from .packed import EXTRAS, HALVES, Packed
 
 PACKAGES_FILES = ("packages_node.sh", "packages_preload.py")
 """What goes with the job beside the archives, and runs on the node."""
+
+IMAGE_FILES = ("packages_image.sh", "packages_preload.py")
+"""The same where the packages are a squashfs in a container."""
 
 _EMPTY = "none"
 _DELTA = "delta.tar.gz"
@@ -39,12 +42,13 @@ class Request(NamedTuple):
     requirements: str
     disk_kib: int
     needs: str
+    binds: Sequence[str]
 
 
 def request(packed: Packed, *, plainly: bool) -> Request:
     """Return what a submit description says; `plainly`: no file is chosen at the moment of the start."""
-    with_each_job = [*packed.with_each_job, *({_DELTA} - set(packed.archives))]
-    names = [conf(packed), *PACKAGES_FILES, *(_place(packed, name) for name in with_each_job)]
+    with_each_job = [*packed.with_each_job, *_no_delta(packed)]
+    names = [conf(packed), *scripts(packed), *(_place(packed, name) for name in with_each_job)]
     machines = [] if plainly else [name for name in nodes.known(packed) if _MACHINE.fullmatch(name)]
     common = [] if plainly or machines else [_place(packed, name) for name in packed.if_missing]
     for name in packed.if_missing:
@@ -64,9 +68,19 @@ def request(packed: Packed, *, plainly: bool) -> Request:
         common=common,
         machines=machines,
         requirements=nodes.requirements(packed),
-        disk_kib=int(_ROOM * packed.size) // 1024,
+        disk_kib=int((1 if packed.binds else _ROOM) * packed.size) // 1024,
         needs=f"{packed.machine} and glibc 2.{packed.glibc}",
+        binds=packed.binds,
     )
+
+
+def scripts(packed: Packed) -> tuple[str, ...]:
+    """Return the names of the scripts that go with the job."""
+    return IMAGE_FILES if packed.binds else PACKAGES_FILES
+
+
+def _no_delta(packed: Packed) -> list[str]:
+    return [] if packed.binds or _DELTA in packed.archives else [_DELTA]
 
 
 def conf(packed: Packed) -> str:
@@ -84,11 +98,25 @@ def _place(packed: Packed, name: str) -> str:
 
 
 def settings(packed: Packed, **exits: int) -> str:
-    """Return the text of ``packages.conf``, which ``packages_node.sh`` reads."""
-    base, more = (next(name for name in packed.if_missing if name.startswith(f"{half}.")) for half in HALVES)
+    """Return the text of ``packages.conf``, which the scripts read."""
     values: dict[str, Any] = {
         **exits,
         "KEY": packed.key,
+        "LOCAL": packed.local,
+        "MACHINE": packed.machine,
+        "GLIBC": packed.glibc,
+        "CERTIFICATES": packed.certificates,
+    }
+    if packed.binds:
+        values |= {"PROGRAM": packed.program, "EXTRAS": f"{Path(packed.program).parents[1]}/{EXTRAS}"}
+    else:
+        values |= _of_archives(packed)
+    return "".join(f"{name}={quote_shell(value)}\n" for name, value in values.items())
+
+
+def _of_archives(packed: Packed) -> dict[str, Any]:
+    base, more = (next(name for name in packed.if_missing if name.startswith(f"{half}.")) for half in HALVES)
+    return {
         "BASE": packed.base,
         "BASE_NAME": base,
         "BASE_SUM": packed.checksums[base],
@@ -96,15 +124,10 @@ def settings(packed: Packed, **exits: int) -> str:
         "MORE_SUM": packed.checksums[more],
         "BOOT_SUM": packed.checksums["boot.tar.gz"],
         "DELTA_SUM": packed.checksums.get("delta.tar.gz", ""),
-        "LOCAL": packed.local,
-        "MACHINE": packed.machine,
-        "GLIBC": packed.glibc,
         "VERSION": packed.version,
-        "CERTIFICATES": packed.certificates,
         "DIRECTORIES": ":".join(directories()),
         "SIZE_KIB": _size() // 1024,
     }
-    return "".join(f"{name}={quote_shell(value)}\n" for name, value in values.items())
 
 
 def directories() -> Sequence[str]:
@@ -136,9 +159,9 @@ def stage(packed: Packed, directory: Path) -> None:
     write_private(place / _EMPTY, "")
     for name, path in packed.archives.items():
         put(Path(path), directory / _place(packed, name))
-    if _DELTA not in packed.archives:
+    for name in _no_delta(packed):
         # Each job names one, because later there may be changes which a job that waits gets, too.
-        put(place / _EMPTY, directory / _place(packed, _DELTA))
+        put(place / _EMPTY, directory / _place(packed, name))
     write_private(place / _STAGED, packed.to_json())
 
 
@@ -164,7 +187,7 @@ def staged(directory: Path) -> Packed | None:
     with contextlib.suppress(OSError, ValueError, TypeError):  # none, or another version's
         packed = Packed.from_json((directory / "packages" / _STAGED).read_text(encoding="utf-8"))
         archives = {name: str(directory / _place(packed, name)) for name in packed.archives}
-        whole = {*HALVES} <= {name.partition(".")[0] for name in archives}
+        whole = packed.binds or {*HALVES} <= {name.partition(".")[0] for name in archives}
         if whole and all(Path(path).is_file() for path in archives.values()):
             return Packed(**{**vars(packed), "archives": archives})
     return None

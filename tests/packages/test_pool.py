@@ -60,7 +60,7 @@ def test_what_the_pool_can_run_passes_and_so_do_systems_that_are_not_known(pool,
 
 
 def test_no_scheduler_is_started_for_packages_that_no_machine_can_run(gateway, monkeypatch):
-    monkeypatch.setattr(packing, "pack", lambda packages: needs(glibc=99))
+    monkeypatch.setattr(packing, "pack", lambda packages, image: needs(glibc=99))
     monkeypatch.setattr(nodes, "GLIBC_OF", {system: 1 for _, system in asyncio.run(systems(Condor()))})
     with pytest.raises(PackagesError, match="the packages need glibc"):
         gateway.new_cluster(packages="notebook")

@@ -27,6 +27,7 @@ class Packed:
     version: str
     size: int
     certificates: str
+    conda: bool = False
     program: str = ""
     binds: Sequence[str] = ()
     """Where in a container the parts of a squashfs lie; none: what is sent is unpacked on the node."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from ..display.progress import progress
 from ..errors import ConfigError, StagingError
 from ..files import write_private
-from . import archive
+from . import archive, conda
 from .archive import Manifest
+from .conda import CondaFiles
 from .environment import Environment, Found
 from .keeping import Keeping, cache, key_of
 from .packed import HALVES, Packed
@@ -62,25 +64,29 @@ def _maker(image: bool) -> type[Keeping]:
 class Packing(Keeping):
     """Archives of one environment: those that are there already, and what is missing."""
 
+    def __init__(self, environment: Environment, directory: Path) -> None:
+        super().__init__(environment, directory)
+        self._conda = CondaFiles(environment) if environment.is_conda else None
+
     @staticmethod
     def check(environment: Environment) -> None:
         """Check that it can be sent in this way."""
         if environment.is_conda:
-            raise ConfigError(
-                f"{environment.prefix} is a conda environment. Its files contain its path, so it cannot be sent "
-                "yet; use a venv or uv's environment, or a container_image"
-            )
+            conda.check()
 
     def files(self, editable: frozenset[str]) -> list[Found]:
         """Return the files but those of the local code."""
         interpreter = list(self.environment.interpreter())
+        if self._conda is not None:
+            certificates = [file for file in interpreter if file.name == "certificates.pem"]
+            return [*self._conda.found(editable), *certificates]
         return [*interpreter, *self.libraries(interpreter), *self.environment.packages(editable)]
 
     def run(self) -> Packed:
         """Pack what is not packed yet."""
         manifest, local = self.manifests()
         key, size = key_of(manifest), sum(entry.size for entry in manifest.values())
-        base, changed, gone = (key, [], []) if self._has(key) else self._nearest(manifest, size)
+        base, changed, gone = (key, [], []) if self._has(key) else self.nearest(manifest, size)
         if base is None:
             base = key
             self._pack_base(base, manifest, size)
@@ -91,7 +97,9 @@ class Packing(Keeping):
             if not delta.exists():
                 notes = {"removed": "".join(f"{name}\n" for name in gone)}
                 archive.write(delta, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
-        return self.packed((key, base), archives, {**manifest, **local}, local, size)
+        return self.packed(
+            (key, base), archives, {**manifest, **local}, local, size, conda=self.environment.is_conda
+        )
 
     def _has(self, base: str) -> bool:
         """Tell whether there is a base of that key, whole: its note is written last."""
@@ -101,8 +109,10 @@ class Packing(Keeping):
         found = [path for half in HALVES for path in self.directory.glob(f"{base}.{half}.tar.*")]
         return [path for path in found if path.suffix in _SUFFIXES]
 
-    def _nearest(self, manifest: Manifest, size: int) -> tuple[str | None, list[str], list[str]]:
+    def nearest(self, manifest: Manifest, size: int) -> tuple[str | None, list[str], list[str]]:
         """Return the base with the least difference, what changed and what went; no base if all are far."""
+        if self._conda is not None:  # what is unpacked holds its own path, and cannot be another's part
+            return None, [], []
         best: tuple[int, str | None, list[str], list[str]] = (int(_MOST_CHANGED * size) + 1, None, [], [])
         for note in self.directory.glob("*.json"):
             if not self._has(note.stem):
@@ -117,10 +127,20 @@ class Packing(Keeping):
                 best = cost, note.stem, changed, [name for name in old if name not in manifest]
         return best[1:]
 
+    def boot(self, manifest: Manifest) -> set[str]:
+        """Return the names of what is unpacked first."""
+        if self._conda is not None:  # whose Python needs all else, too, so that nothing is for it to unpack
+            return {name for name in manifest if not name.startswith("lib/")}
+        boot = {name for name in manifest if not name.startswith("lib/") or _ZSTANDARD.fullmatch(name[:200])}
+        return boot | {name for name in manifest if _ZSTANDARD.match(name)}
+
+    def notes(self, manifest: Manifest) -> Mapping[str, str]:
+        """Return texts that go along with a base, beside the environment."""
+        return {} if self._conda is None else self._conda.notes(manifest)
+
     def _pack_base(self, base: str, manifest: Manifest, size: int) -> None:
         # What unpacks the rest comes first, and in the one form that each node reads.
-        boot = {name for name in manifest if not name.startswith("lib/") or _ZSTANDARD.fullmatch(name[:200])}
-        boot |= {name for name in manifest if _ZSTANDARD.match(name)}
+        boot = self.boot(manifest)
         zstandard = any(_ZSTANDARD.match(name) and "zstandard" in name for name in boot) and _has_zstandard()
         for path in self._halves(base):  # one of which the other was lost
             path.unlink(missing_ok=True)
@@ -135,13 +155,14 @@ class Packing(Keeping):
                     if done >> 23 != before >> 23:
                         show(done // 2**20, "MiB")
 
-            def write(name: str, names: Iterable[str], count: Callable[[int], object]) -> None:
+            def write(name: str, names: Iterable[str], count: Callable[[int], object], **more: Any) -> None:
                 target = self.directory / name
-                archive.write(target, manifest, names, top="env", tag=self.environment.tag, packed=count)
+                archive.write(target, manifest, names, top="env", tag=self.environment.tag, packed=count, **more)
 
             halves = zip(HALVES, _halves(manifest, manifest.keys() - boot), strict=True)
             writing = [threads.submit(write, f"{base}.{half}.{suffix}", names, packed) for half, names in halves]
-            writing.append(threads.submit(write, f"{base}.boot.tar.gz", boot, lambda size: None))
+            notes = self.notes(manifest)
+            writing.append(threads.submit(write, f"{base}.boot.tar.gz", boot, lambda size: None, notes=notes))
             for future in writing:
                 future.result()
             show(size // 2**20, "MiB")

@@ -125,6 +125,7 @@ def _of_archives(packed: Packed) -> dict[str, Any]:
         "BOOT_SUM": packed.checksums["boot.tar.gz"],
         "DELTA_SUM": packed.checksums.get("delta.tar.gz", ""),
         "VERSION": packed.version,
+        "CONDA": "yes" if packed.conda else "",
         "DIRECTORIES": ":".join(directories()),
         "SIZE_KIB": _size() // 1024,
     }

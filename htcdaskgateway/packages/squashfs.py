@@ -83,17 +83,10 @@ class Layout:
 
     def files(self, editable: frozenset[str]) -> Iterator[Found]:
         """Yield the files but the entries of installed packages whose names are in `editable`."""
-        sites = self.environment.sites
-
-        def is_local(path: str) -> bool:
-            site = next((site for site in sites if path.startswith(f"{site}/")), None)
-            name = path.removeprefix(f"{site}/").partition("/")[0] if site else ""
-            return name in editable or name.startswith("__editable__")
-
         seen: set[str] = set()
-        for root in [self.environment.prefix, *sites, *self._interpreter()]:
+        for root in [self.environment.prefix, *self.environment.sites, *self._interpreter()]:
             for file in self._below(root):
-                if file.path not in seen and not is_local(file.path):
+                if file.path not in seen and not self.environment.is_local(file.path, editable):
                     seen.add(file.path)
                     yield file
 

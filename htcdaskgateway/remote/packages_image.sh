@@ -31,6 +31,8 @@ case $? in
     1) packages_say "the local code cannot be unpacked in $PWD"; exit "$EXIT_UNPACK" ;;
     *) packages_cannot "the packages' Python does not run in this image" ;;
 esac
+packages_prefix=${EXTRAS%/*}
+[ ! -d "$packages_prefix/conda-meta" ] || export CONDA_PREFIX="$packages_prefix" PATH="$packages_prefix/bin:$PATH"
 export PYTHONPATH="$PWD/local" PYTHONNOUSERSITE=1 HTCDASK_PACKAGES_KEY="$KEY"
 [ -r "$CERTIFICATES" ] || [ ! -r "$EXTRAS/certificates.pem" ] || [ -n "$SSL_CERT_FILE" ] || export SSL_CERT_FILE="$EXTRAS/certificates.pem"
 packages_say "at their own path, $PROGRAM"

@@ -17,6 +17,9 @@ from pathlib import Path
 import dask.config
 import pytest
 
+from htcdaskgateway.local import LocalSystemError
+from htcdaskgateway.local.apptainer import Apptainer
+from htcdaskgateway.local.processes import one_uid_namespace, run
 from htcdaskgateway.packages import packing
 from htcdaskgateway.packages.sending import PACKAGES_FILES, settings
 from htcdaskgateway.worker.job import EXIT_NODE, EXIT_RESEND, EXIT_UNPACK
@@ -195,13 +198,25 @@ def make_node():
     return Node
 
 
+@pytest.fixture
+def bare_root(tmp_path, make_bare_root):
+    if os.geteuid() != 0:
+        pytest.skip("only root can have another root directory")
+    return make_bare_root(tmp_path / "root")
+
+
+@pytest.fixture
+def bare_node(bare_root, make_node):
+    return make_node(bare_root / "tmp")
+
+
 @pytest.fixture(scope="session")
 def make_bare_root():
     """Return the maker of a root directory with a shell, tar, gzip and what they need, and no Python."""
-    return bare_root
+    return _bare_root
 
 
-def bare_root(root):
+def _bare_root(root):
     for place in ("bin", "tmp", "dev", "etc", "usr"):
         (root / place).mkdir(parents=True)
     (root / "usr" / "bin").symlink_to("../bin")
@@ -223,4 +238,30 @@ def bare_root(root):
         source = Path(*("/", libc.relative_to(root).parent, name))
         if source.exists() and not (libc.parent / name).exists():
             shutil.copy(source, libc.parent / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tools():
+    """Where Apptainer and mksquashfs are."""
+    try:
+        directory = Apptainer.find_or_install().program.parent
+    except LocalSystemError as error:
+        pytest.skip(f"no Apptainer here: {error}")
+    path = f"{os.environ['PATH']}:{directory}"
+    if shutil.which("mksquashfs", path=path) is None:
+        pytest.skip("no mksquashfs here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bare_image(tools, tmp_path_factory, make_bare_root):
+    """An image without Python: a shell, and what belongs to glibc."""
+    root = make_bare_root(tmp_path_factory.mktemp("image") / "root")
+    for name in ("proc", "sys", "var/tmp", "root", "home"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    program = shutil.which("apptainer", path=tools)
+    done = run(one_uid_namespace([program, "--silent", "exec", "--no-home", root, "sh", "-c", "true"]), timeout=60)
+    if done.returncode != 0:
+        pytest.skip(f"Apptainer cannot run a directory here: {done.stderr.strip()}")
     return root

@@ -73,18 +73,6 @@ def made(request, tmp_path, monkeypatch, environment):
     return environment(tmp_path, maker)
 
 
-@pytest.fixture
-def bare_root(tmp_path, make_bare_root):
-    if os.geteuid() != 0:
-        pytest.skip("only root can have another root directory")
-    return make_bare_root(tmp_path / "root")
-
-
-@pytest.fixture
-def bare_node(bare_root, make_node):
-    return make_node(bare_root / "tmp")
-
-
 def test_it_runs_where_there_is_no_python(made, bare_root, bare_node):
     packed = made.pack()
     code, out, err = bare_node.run(packed, code=LOOK, root=bare_root, cached=False)
@@ -94,13 +82,6 @@ def test_it_runs_where_there_is_no_python(made, bare_root, bare_node):
     assert ".".join(map(str, seen.pop("version"))) == packed.version
     assert seen == {"value": "first", "outside": [], "certificates": True}
     assert packed.glibc <= int(os.confstr("CS_GNU_LIBC_VERSION").rpartition(".")[2])
-
-
-def test_a_conda_environment_is_refused_at_once_with_the_way_out(tmp_path, environment):
-    made = environment(tmp_path)
-    (made.path / "conda-meta").mkdir()
-    with pytest.raises(ConfigError, match=r"is a conda environment.*use a venv or uv's environment"):
-        packing.check(str(made.path))
 
 
 def test_what_is_no_environment_is_refused_at_once(tmp_path):

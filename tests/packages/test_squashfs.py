@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -11,40 +10,13 @@ import dask.config
 import pytest
 
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.local import LocalSystem, LocalSystemError, PersonalPool
-from htcdaskgateway.local.apptainer import Apptainer
-from htcdaskgateway.local.processes import one_uid_namespace, run
+from htcdaskgateway.local import LocalSystem, PersonalPool
+from htcdaskgateway.local.processes import run
 from htcdaskgateway.packages import packing
 from htcdaskgateway.packages.squashfs import Layout
 from htcdaskgateway.worker.spec import WorkerSpec
 
 ASKED = {"packages": "notebook", "container_runtime": "apptainer", "container_image": "/an/image.sif"}
-
-
-@pytest.fixture(scope="module")
-def tools():
-    """Where Apptainer and mksquashfs are."""
-    try:
-        directory = Apptainer.find_or_install().program.parent
-    except LocalSystemError as error:
-        pytest.skip(f"no Apptainer here: {error}")
-    path = f"{os.environ['PATH']}:{directory}"
-    if shutil.which("mksquashfs", path=path) is None:
-        pytest.skip("no mksquashfs here")
-    return path
-
-
-@pytest.fixture(scope="module")
-def bare_image(tools, tmp_path_factory, make_bare_root):
-    """An image without Python: a shell, and what belongs to glibc."""
-    root = make_bare_root(tmp_path_factory.mktemp("image") / "root")
-    for name in ("proc", "sys", "var/tmp", "root", "home"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    program = shutil.which("apptainer", path=tools)
-    done = run(one_uid_namespace([program, "--silent", "exec", "--no-home", root, "sh", "-c", "true"]), timeout=60)
-    if done.returncode != 0:
-        pytest.skip(f"Apptainer cannot run a directory here: {done.stderr.strip()}")
-    return root
 
 
 @pytest.fixture(scope="module")

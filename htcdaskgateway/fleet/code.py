@@ -63,7 +63,7 @@ async def sync(fleet: Fleet) -> Synced:
     stage, packages = fleet.staging, fleet.staging.spec.packages
     if packages is None or stage.packed is None:
         raise ConfigError('the cluster was not made with packages="notebook", so its workers have no code to sync')
-    before, stage.packed = stage.packed, await packing.pack_beside(packages)
+    before, stage.packed = stage.packed, await packing.pack_beside(packages, image=stage.spec.packages_image)
     packed = stage.packed
     await asyncio.to_thread(stage.refresh)
     old = {

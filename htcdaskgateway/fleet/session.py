@@ -53,7 +53,7 @@ class Session:
         if self.spec.packages:
             from ..packages import packing
 
-            packing.check(self.spec.packages)
+            packing.check(self.spec.packages, image=self.spec.packages_image)
         staging.Staging("probe", self.spec).rendered("gateway://localhost:8786/probe")
 
     async def check_pool(self) -> None:
@@ -61,10 +61,15 @@ class Session:
         if self._fresh:
             await containers.check_slots(self.condor, self.spec)
             if self.spec.packages:
-                from ..packages import nodes, packing
+                from ..packages import nodes
 
-                self._packed = await packing.pack_beside(self.spec.packages)
+                self._packed = await self._pack()
                 await nodes.check(self.condor, self._packed)
+
+    async def _pack(self) -> Packed:
+        from ..packages import packing
+
+        return await packing.pack_beside(self.spec.packages or "", image=self.spec.packages_image)
 
     async def open(
         self,
@@ -104,12 +109,11 @@ class Session:
             await self._sweep(name, address, known)
         stage = self.stage(name)
         if self.spec.packages:
-            from ..packages import packing
             from ..packages.sending import staged
             from .code import at_scheduler
 
             self._packed = self._packed or staged(stage.directory)
-            self._packed = self._packed or await packing.pack_beside(self.spec.packages)
+            self._packed = self._packed or await self._pack()
             stage.packed = self._packed
             await at_scheduler(link, self._packed)
         stage.write(address, security.tls_cert, security.tls_key)

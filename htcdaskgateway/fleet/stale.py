@@ -55,7 +55,7 @@ async def _hint(error: BaseException, stage: Staging) -> None:
     if packages is None or packed is None:
         return
     try:
-        key, local = await asyncio.to_thread(packing.keys, packages)
+        key, local = await asyncio.to_thread(packing.keys, packages, image=stage.spec.packages_image)
     except (ConfigError, OSError) as cannot:
         logger.info("cannot tell whether the code has changed since the workers got it: %s", cannot)
         return

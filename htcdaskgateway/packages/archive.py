@@ -51,20 +51,34 @@ def write(
     try:
         with fresh.open("xb") as raw, _compressed(raw, target.suffix) as stream:
             fresh.chmod(0o600)
-            with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_BUFFER) as tar:
-                for name, text in (notes or {}).items():
-                    info = tarfile.TarInfo(name)
-                    info.size = len(text.encode())
-                    tar.addfile(info, io.BytesIO(text.encode()))
-                for name in sorted(names):
-                    _add(tar, f"{top}/{name}", manifest[name].path, manifest[name].program)
-                    if tag and name.endswith(".py"):
-                        _add_compiled(tar, f"{top}/{name}", manifest[name].path, tag)
-                    packed(manifest[name].size)
+            fill(stream, manifest, names, top=top, tag=tag, notes=notes, packed=packed)
         fresh.replace(target)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def fill(
+    stream: Any,
+    manifest: Manifest,
+    names: Iterable[str],
+    *,
+    top: str,
+    tag: str = "",
+    notes: Mapping[str, str] | None = None,
+    packed: Callable[[int], object] = lambda size: None,
+) -> None:
+    """Write to a stream what `write` writes to a file, uncompressed."""
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_BUFFER) as tar:
+        for name, text in (notes or {}).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+        for name in sorted(names):
+            _add(tar, f"{top}/{name}", manifest[name].path, manifest[name].program)
+            if tag and name.endswith(".py"):
+                _add_compiled(tar, f"{top}/{name}", manifest[name].path, tag)
+            packed(manifest[name].size)
 
 
 def _add(tar: tarfile.TarFile, name: str, path: str, program: bool) -> None:

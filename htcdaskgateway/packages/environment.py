@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,17 +74,23 @@ class Environment:
             raise ConfigError(
                 f"packages={packages!r}: its Python has {found.libc or 'no GNU libc'}, but only glibc can be sent"
             )
-        if (Path(found.prefix) / "conda-meta").is_dir():
-            raise ConfigError(
-                f"packages={packages!r}: {found.prefix} is a conda environment. Its files contain its path, so it "
-                "cannot be sent yet; use a venv or uv's environment, or a container_image"
-            )
         return found
 
     @property
+    def is_conda(self) -> bool:
+        """Whether conda has made it, so that its files contain its path."""
+        return (Path(self.prefix) / "conda-meta").is_dir()
+
+    @cached_property
     def sites(self) -> list[str]:
         """The directories of installed packages; the first goes before the others."""
         return list(dict.fromkeys(entry for entry in self.path if entry.endswith(_SITES) and Path(entry).is_dir()))
+
+    def is_local(self, path: str, editable: frozenset[str]) -> bool:
+        """Tell whether a file belongs to an entry of the installed packages whose name is in `editable`."""
+        site = next((site for site in self.sites if path.startswith(f"{site}/")), None)
+        name = path.removeprefix(f"{site}/").partition("/")[0] if site else ""
+        return name in editable or name.startswith("__editable__")
 
     def interpreter(self) -> Iterator[Found]:
         """Yield the interpreter, the standard library and the certificates."""

@@ -13,8 +13,8 @@ from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor
 from ..errors import CondorError, PackagesError
 from ..files import write_private
+from .keeping import cache
 from .packed import Packed
-from .packing import cache
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ _KNOWN = "nodes.json"
 
 
 def _too_old(packed: Packed) -> list[str]:
+    if packed.binds:  # the glibc is the image's
+        return []
     return sorted(name for name, glibc in GLIBC_OF.items() if glibc < packed.glibc)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 HALVES = ("base", "more")
 """The archives of the installed packages: two, so that a node unpacks both at once."""
+
+EXTRAS = ".htcdaskgateway"
+"""The directory of an environment in which its system libraries and CA certificates lie in a container."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Packed:
     version: str
     size: int
     certificates: str
+    conda: bool = False
+    program: str = ""
+    binds: Sequence[str] = ()
+    """Where in a container the parts of a squashfs lie; none: what is sent is unpacked on the node."""
 
     @property
     def with_each_job(self) -> list[str]:

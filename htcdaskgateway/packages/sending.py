@@ -17,12 +17,16 @@ from ..condor.quoting import quote_shell
 from ..errors import ConfigError
 from ..files import private_directory, write_private
 from . import nodes
-from .packed import HALVES, Packed
+from .packed import EXTRAS, HALVES, Packed
 
 PACKAGES_FILES = ("packages_node.sh", "packages_preload.py")
 """What goes with the job beside the archives, and runs on the node."""
 
+IMAGE_FILES = ("packages_image.sh", "packages_preload.py")
+"""The same where the packages are a squashfs in a container."""
+
 _EMPTY = "none"
+_DELTA = "delta.tar.gz"
 _STAGED = "packed.json"
 _MACHINE = re.compile(r"[A-Za-z0-9_.-]+")
 # An unpacked tree and its archives may be on a disk at the same time; an archive holds what is in a cache, too.
@@ -30,40 +34,89 @@ _ROOM = 1.6
 
 
 class Request(NamedTuple):
-    """What a submit description says of the packages."""
+    """What a submit description says of the packages; `common`: what a node gets once for all jobs of a submit."""
 
     files: list[str]
+    common: list[str]
     machines: list[str]
     requirements: str
     disk_kib: int
     needs: str
+    binds: Sequence[str]
 
 
 def request(packed: Packed, *, plainly: bool) -> Request:
     """Return what a submit description says; `plainly`: no file is chosen at the moment of the start."""
-    names = ["packages.conf", *PACKAGES_FILES, *(f"packages/{name}" for name in packed.with_each_job)]
+    with_each_job = [*packed.with_each_job, *_no_delta(packed)]
+    names = [conf(packed), *scripts(packed), *(_place(packed, name) for name in with_each_job)]
     machines = [] if plainly else [name for name in nodes.known(packed) if _MACHINE.fullmatch(name)]
+    common = [] if plainly or machines else [_place(packed, name) for name in packed.if_missing]
     for name in packed.if_missing:
-        # Left out where the machine is known to have them, unless the start before was told otherwise there.
-        there = "ExitCode =!= 76 && stringListIMember(TARGET.Machine, MY.HTCDaskPackagesOn)"
-        names.append(
-            f'$$([ifThenElse({there}, "packages/{_EMPTY}", "packages/{name}")])' if machines else f"packages/{name}"
-        )
+        place = _place(packed, name)
+        if plainly:
+            names.append(place)
+            continue
+        # Left out where the machine is known to have them, or where the schedd says that it sends them once for
+        # all jobs of the submit; unless the start before was told otherwise there.
+        there = "stringListIMember(TARGET.Machine, MY.HTCDaskPackagesOn)"
+        if common:
+            listed = f'stringListMember("{place}", MY.CommonInputFiles) =?= true'
+            there = f"!isUndefined(MY.RequestedCatalogs) && {listed}"
+        names.append(f'$$([ifThenElse(ExitCode =!= 76 && {there}, "packages/{_EMPTY}", "{place}")])')
     return Request(
         files=names,
+        common=common,
         machines=machines,
         requirements=nodes.requirements(packed),
-        disk_kib=int(_ROOM * packed.size) // 1024,
+        disk_kib=int((1 if packed.binds else _ROOM) * packed.size) // 1024,
         needs=f"{packed.machine} and glibc 2.{packed.glibc}",
+        binds=packed.binds,
     )
 
 
+def scripts(packed: Packed) -> tuple[str, ...]:
+    """Return the names of the scripts that go with the job."""
+    return IMAGE_FILES if packed.binds else PACKAGES_FILES
+
+
+def _no_delta(packed: Packed) -> list[str]:
+    return [] if packed.binds or _DELTA in packed.archives else [_DELTA]
+
+
+def conf(packed: Packed) -> str:
+    """Return where the file is in the staging directory that ``packages_node.sh`` reads."""
+    return f"packages/{packed.base}/packages.conf"
+
+
+def _place(packed: Packed, name: str) -> str:
+    """Return where an archive is in the staging directory.
+
+    What belongs to a base has a directory of its own: jobs that were submitted with another one may start yet, and
+    HTCondor may keep the files of theirs on a node.
+    """
+    return f"packages/{name}" if name.startswith("local") else f"packages/{packed.base}/{name}"
+
+
 def settings(packed: Packed, **exits: int) -> str:
-    """Return the text of ``packages.conf``, which ``packages_node.sh`` reads."""
-    base, more = (next(name for name in packed.if_missing if name.startswith(f"{half}.")) for half in HALVES)
+    """Return the text of ``packages.conf``, which the scripts read."""
     values: dict[str, Any] = {
         **exits,
         "KEY": packed.key,
+        "LOCAL": packed.local,
+        "MACHINE": packed.machine,
+        "GLIBC": packed.glibc,
+        "CERTIFICATES": packed.certificates,
+    }
+    if packed.binds:
+        values |= {"PROGRAM": packed.program, "EXTRAS": f"{Path(packed.program).parents[1]}/{EXTRAS}"}
+    else:
+        values |= _of_archives(packed)
+    return "".join(f"{name}={quote_shell(value)}\n" for name, value in values.items())
+
+
+def _of_archives(packed: Packed) -> dict[str, Any]:
+    base, more = (next(name for name in packed.if_missing if name.startswith(f"{half}.")) for half in HALVES)
+    return {
         "BASE": packed.base,
         "BASE_NAME": base,
         "BASE_SUM": packed.checksums[base],
@@ -71,15 +124,11 @@ def settings(packed: Packed, **exits: int) -> str:
         "MORE_SUM": packed.checksums[more],
         "BOOT_SUM": packed.checksums["boot.tar.gz"],
         "DELTA_SUM": packed.checksums.get("delta.tar.gz", ""),
-        "LOCAL": packed.local,
-        "MACHINE": packed.machine,
-        "GLIBC": packed.glibc,
         "VERSION": packed.version,
-        "CERTIFICATES": packed.certificates,
+        "CONDA": "yes" if packed.conda else "",
         "DIRECTORIES": ":".join(directories()),
         "SIZE_KIB": _size() // 1024,
     }
-    return "".join(f"{name}={quote_shell(value)}\n" for name, value in values.items())
 
 
 def directories() -> Sequence[str]:
@@ -106,13 +155,14 @@ def _size() -> int:
 def stage(packed: Packed, directory: Path) -> None:
     """Put the archives into a staging directory; those that are there and right are left alone."""
     place = directory / "packages"
-    private_directory(place)
+    for private in (place, place / packed.base):
+        private_directory(private)
     write_private(place / _EMPTY, "")
     for name, path in packed.archives.items():
-        put(Path(path), place / name)
-    for old in place.glob("*.tar.*"):
-        if old.name not in packed.archives:
-            old.unlink()
+        put(Path(path), directory / _place(packed, name))
+    for name in _no_delta(packed):
+        # Each job names one, because later there may be changes which a job that waits gets, too.
+        put(place / _EMPTY, directory / _place(packed, name))
     write_private(place / _STAGED, packed.to_json())
 
 
@@ -137,9 +187,8 @@ def staged(directory: Path) -> Packed | None:
     """Return what is in a staging directory already."""
     with contextlib.suppress(OSError, ValueError, TypeError):  # none, or another version's
         packed = Packed.from_json((directory / "packages" / _STAGED).read_text(encoding="utf-8"))
-        place = directory / "packages"
-        archives = {name: str(place / name) for name in packed.archives}
-        whole = {*HALVES} <= {name.partition(".")[0] for name in archives}
+        archives = {name: str(directory / _place(packed, name)) for name in packed.archives}
+        whole = packed.binds or {*HALVES} <= {name.partition(".")[0] for name in archives}
         if whole and all(Path(path).is_file() for path in archives.values()):
             return Packed(**{**vars(packed), "archives": archives})
     return None

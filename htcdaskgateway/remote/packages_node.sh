@@ -57,6 +57,7 @@ mkdir -p "$packages_root" || packages_lost
 # $1: a tree, $2: where it will be. Paths that are known here only.
 packages_settle() {
     mkdir -p "$1/bin" "$1/missing" && rm -f "$1/missing/"* || return 1
+    [ -z "$CONDA" ] || return 0  # it has its own place for everything
     ln -sf "../base/bin/python$VERSION" "$1/bin/python" && ln -sf python "$1/bin/python3" || return 1
     printf 'home = %s/base/bin\ninclude-system-site-packages = false\n' "$2" > "$1/pyvenv.cfg" || return 1
     for packages_library in "$1"/base/lib/libpython*; do
@@ -105,6 +106,21 @@ packages_unpack_base() {
     wait "$packages_more" && [ -n "$packages_there" ] || packages_lost
 }
 
+# Write the path of the tree into conda's files, as conda-pack does; one that runs at this moment stays as it is.
+packages_relocate() {
+    packages_run "$packages_new/env" -I -B -c '
+import json, sys
+new, tree = sys.argv[1:]
+sys.path.insert(0, new)
+from prefixes import update_prefix
+for path, placeholder, mode in json.load(open(new + "/prefixes.json")):
+    try:
+        update_prefix(new + "/env/" + path, tree, placeholder, mode)
+    except ValueError as error:
+        sys.exit("packages: " + tree + " does not fit into " + path + ", which conda made for shorter paths: " + str(error))
+' "$packages_new" "$packages_tree"
+}
+
 # Make the tree; return 1 where its base is neither here nor has it come with the job.
 packages_make() {
     packages_new=$packages_root/.new-$$
@@ -142,6 +158,7 @@ packages_make() {
     fi
     rm -f "$packages_new/env/pyvenv.cfg"
     packages_settle "$packages_new/env" "$packages_tree" || packages_lost
+    [ -z "$CONDA" ] || packages_relocate || packages_lost
     mv "$packages_new/env" "$packages_tree" || packages_lost
     rm -rf "$packages_new"
 }
@@ -190,6 +207,7 @@ rm -f local.tar.gz
 
 export PYTHONPATH="$PWD/local" PYTHONNOUSERSITE=1 HTCDASK_PACKAGES_KEY="$KEY"
 unset PYTHONHOME
+[ -z "$CONDA" ] || export CONDA_PREFIX="$packages_tree" PATH="$packages_tree/bin:$PATH"
 [ -z "$(ls "$packages_tree/missing")" ] || export LD_LIBRARY_PATH="$packages_tree/missing${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 [ -r "$CERTIFICATES" ] || [ ! -r "$packages_tree/certificates.pem" ] || [ -n "$SSL_CERT_FILE" ] || export SSL_CERT_FILE="$packages_tree/certificates.pem"
 packages_python=$packages_tree/bin/python

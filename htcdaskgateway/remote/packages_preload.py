@@ -60,3 +60,15 @@ def dask_setup(worker: Any) -> None:
 
     worker.startup_information[REPORT] = lambda _: report
     worker.handlers[TAKE] = take
+
+
+def unpack(place: str, key: str) -> None:
+    """Unpack the local code that came with the job; `key`: that of an archive without files."""
+    code = Path(place).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(code), mode="r:gz") as tar:
+        names = tar.getnames()
+    install(code, names[0].partition("/")[0].removeprefix("local-") if names else key)
+
+
+if __name__ == "__main__":
+    unpack(*sys.argv[1:])

@@ -73,9 +73,9 @@ def job_files(
         from ..packages import sending as packages
 
         asked = packages.request(packed, plainly=spec.spool or spec.max_idle is not None)
-        files += packages.PACKAGES_FILES
+        files += packages.scripts(packed)
         exits = {"EXIT_RESEND": EXIT_RESEND, "EXIT_NODE": EXIT_NODE, "EXIT_UNPACK": EXIT_UNPACK}
-        texts["packages.conf"] = packages.settings(packed, **exits)
+        texts[packages.conf(packed)] = packages.settings(packed, **exits)
     shared = {
         "cluster": cluster,
         "spec": spec,

@@ -36,14 +36,23 @@ def choose(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def _check_packages(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    if _in_a_container(given):
+        # The image has the system, the packages their own Python.
+        values["python"] = PACKED
+        return
     others = [name for name in ("container_image", "python") if given.get(name) not in (None, PACKED)]
     if others and given.get("packages") is not None:
         raise ConfigError(
             f"packages={given['packages']!r} and {others[0]}={given[others[0]]!r} exclude each other: the packages "
-            "bring their own Python"
+            "bring their own Python. An image goes beside them with container_runtime='apptainer'"
         )
     if others:
         values["packages"] = None
     else:
         # What belongs to a container goes with it.
         values.update(container_image=None, container_runtime="none", mapped_port=None, python=PACKED)
+
+
+def _in_a_container(given: Mapping[str, Any]) -> bool:
+    asked = given.get("packages") is not None and given.get("container_image") is not None
+    return asked and given.get("container_runtime") == "apptainer" and given.get("python") in (None, PACKED)

@@ -59,7 +59,7 @@ class WorkerSpec:
     packages : str or None
         ``"notebook"``: the worker has this process's Python and packages, and the modules beside the notebook;
         or the path of an environment that it shall have. Goes before a `container_image` and a `python` of the
-        configuration, and not together with one that is given.
+        configuration, and not together with one that is given, but an image of the ``apptainer`` runtime.
     python : str
         The worker's Python, as the execute node or the image has it. Where none is given it is ``python`` in a
         container, and without one the Python that runs this, for a file system that the execute nodes share.
@@ -220,6 +220,11 @@ class WorkerSpec:
         if self.disk is None:
             return None if self.disk_per_cpu is None else self.disk_per_cpu * self.cpus // KIB
         return self.disk // KIB
+
+    @property
+    def packages_image(self) -> bool:
+        """Whether the packages are a squashfs that lies in the container."""
+        return self.packages is not None and self.container_runtime == "apptainer"
 
     def __str__(self) -> str:
         parts = [counted(self.cpus, "CPU"), f"{format_bytes(self.memory)} of memory"]

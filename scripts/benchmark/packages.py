@@ -15,7 +15,7 @@ from typing import Any
 
 import dask.config
 
-from htcdaskgateway.packages import packing
+from htcdaskgateway.packages import keeping, packing
 
 from .pairs import Fact, Row, pairs, timed
 from .world import empty_queue, joined, settled, until, wait_joined
@@ -97,7 +97,7 @@ def packages(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]
 
 def _packing(environment: Environment, quick: bool) -> Iterator[Row | Fact]:
     def first() -> float:
-        shutil.rmtree(packing.cache())
+        shutil.rmtree(keeping.cache())
         return timed(environment.pack)
 
     row = pairs(
@@ -156,7 +156,7 @@ def _workers(gateway: Any, environment: Environment, node: Path, quick: bool) ->
             # Removed at the end only: a file system is slow in making many files where as many have just gone.
             for path in node.iterdir():
                 path.rename(node.with_name(f"gone-{secrets.token_hex(4)}"))
-            (packing.cache() / "known" / "nodes.json").unlink(missing_ok=True)
+            (keeping.cache() / "known" / "nodes.json").unlink(missing_ok=True)
             ours.fleet.staging.refresh()
             return started(ours, client)
 

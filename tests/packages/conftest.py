@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ from pathlib import Path
 import dask.config
 import pytest
 
+from htcdaskgateway.local import LocalSystemError
+from htcdaskgateway.local.apptainer import Apptainer
+from htcdaskgateway.local.processes import one_uid_namespace, run
 from htcdaskgateway.packages import packing
 from htcdaskgateway.packages.sending import PACKAGES_FILES, settings
 from htcdaskgateway.worker.job import EXIT_NODE, EXIT_RESEND, EXIT_UNPACK
@@ -23,6 +27,14 @@ from htcdaskgateway.worker.job import EXIT_NODE, EXIT_RESEND, EXIT_UNPACK
 TOP = Path(__file__).parent.parent.parent
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
 EXITS = {"EXIT_RESEND": EXIT_RESEND, "EXIT_NODE": EXIT_NODE, "EXIT_UNPACK": EXIT_UNPACK}
+
+
+# fmt: off
+PROGRAMS = [
+    "cat", "cp", "cut", "date", "df", "du", "env", "flock", "getconf", "gzip", "id", "ln", "ls", "mkdir", "mkfifo",
+    "mv", "rm", "rmdir", "sed", "sh", "sha256sum", "tail", "tar", "touch", "uname",
+]
+# fmt: on
 
 
 class Notebook:
@@ -184,3 +196,72 @@ def environment():
 @pytest.fixture(scope="session")
 def make_node():
     return Node
+
+
+@pytest.fixture
+def bare_root(tmp_path, make_bare_root):
+    if os.geteuid() != 0:
+        pytest.skip("only root can have another root directory")
+    return make_bare_root(tmp_path / "root")
+
+
+@pytest.fixture
+def bare_node(bare_root, make_node):
+    return make_node(bare_root / "tmp")
+
+
+@pytest.fixture(scope="session")
+def make_bare_root():
+    """Return the maker of a root directory with a shell, tar, gzip and what they need, and no Python."""
+    return _bare_root
+
+
+def _bare_root(root):
+    for place in ("bin", "tmp", "dev", "etc", "usr"):
+        (root / place).mkdir(parents=True)
+    (root / "usr" / "bin").symlink_to("../bin")
+    (root / "dev" / "null").touch()
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
+    for name in PROGRAMS:
+        source = shutil.which(name)
+        shutil.copy(os.path.realpath(source), root / "bin" / name)
+        for library in re.findall(
+            r"(/\S+) \(0x", subprocess.run(["ldd", source], capture_output=True, text=True, timeout=20).stdout
+        ):
+            target = root / library.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copy(library, target)
+    # What else belongs to glibc; a Python asks for it, and a node always has it.
+    for name in ("libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1"):
+        libc = next(root.rglob("libc.so.6"))
+        source = Path(*("/", libc.relative_to(root).parent, name))
+        if source.exists() and not (libc.parent / name).exists():
+            shutil.copy(source, libc.parent / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tools():
+    """Where Apptainer and mksquashfs are."""
+    try:
+        directory = Apptainer.find_or_install().program.parent
+    except LocalSystemError as error:
+        pytest.skip(f"no Apptainer here: {error}")
+    path = f"{os.environ['PATH']}:{directory}"
+    if shutil.which("mksquashfs", path=path) is None:
+        pytest.skip("no mksquashfs here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bare_image(tools, tmp_path_factory, make_bare_root):
+    """An image without Python: a shell, and what belongs to glibc."""
+    root = make_bare_root(tmp_path_factory.mktemp("image") / "root")
+    for name in ("proc", "sys", "var/tmp", "root", "home"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    program = shutil.which("apptainer", path=tools)
+    done = run(one_uid_namespace([program, "--silent", "exec", "--no-home", root, "sh", "-c", "true"]), timeout=60)
+    if done.returncode != 0:
+        pytest.skip(f"Apptainer cannot run a directory here: {done.stderr.strip()}")
+    return root

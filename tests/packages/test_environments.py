@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,13 +12,6 @@ import pytest
 
 from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.packages import packing
-
-# fmt: off
-PROGRAMS = [
-    "cat", "cp", "cut", "date", "df", "du", "env", "flock", "getconf", "gzip", "id", "ln", "ls", "mkdir", "mkfifo",
-    "mv", "rm", "rmdir", "sed", "sh", "sha256sum", "tail", "tar", "touch", "uname",
-]
-# fmt: on
 
 # Compiled modules of the standard library take libraries of the system along.
 LOOK = """
@@ -82,41 +73,6 @@ def made(request, tmp_path, monkeypatch, environment):
     return environment(tmp_path, maker)
 
 
-@pytest.fixture
-def bare_root(tmp_path):
-    """A root directory with a shell, tar, gzip and what they need, and no Python."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can have another root directory")
-    root = tmp_path / "root"
-    for place in ("bin", "tmp", "dev", "etc", "usr"):
-        (root / place).mkdir(parents=True)
-    (root / "usr" / "bin").symlink_to("../bin")
-    (root / "dev" / "null").touch()
-    (root / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
-    for name in PROGRAMS:
-        source = shutil.which(name)
-        shutil.copy(os.path.realpath(source), root / "bin" / name)
-        for library in re.findall(
-            r"(/\S+) \(0x", subprocess.run(["ldd", source], capture_output=True, text=True, timeout=20).stdout
-        ):
-            target = root / library.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                shutil.copy(library, target)
-    # What else belongs to glibc; a Python asks for it, and a node always has it.
-    for name in ("libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1"):
-        libc = next(root.rglob("libc.so.6"))
-        source = Path(*("/", libc.relative_to(root).parent, name))
-        if source.exists() and not (libc.parent / name).exists():
-            shutil.copy(source, libc.parent / name)
-    return root
-
-
-@pytest.fixture
-def bare_node(bare_root, make_node):
-    return make_node(bare_root / "tmp")
-
-
 def test_it_runs_where_there_is_no_python(made, bare_root, bare_node):
     packed = made.pack()
     code, out, err = bare_node.run(packed, code=LOOK, root=bare_root, cached=False)
@@ -126,13 +82,6 @@ def test_it_runs_where_there_is_no_python(made, bare_root, bare_node):
     assert ".".join(map(str, seen.pop("version"))) == packed.version
     assert seen == {"value": "first", "outside": [], "certificates": True}
     assert packed.glibc <= int(os.confstr("CS_GNU_LIBC_VERSION").rpartition(".")[2])
-
-
-def test_a_conda_environment_is_refused_at_once_with_the_way_out(tmp_path, environment):
-    made = environment(tmp_path)
-    (made.path / "conda-meta").mkdir()
-    with pytest.raises(ConfigError, match=r"is a conda environment.*use a venv or uv's environment"):
-        packing.check(str(made.path))
 
 
 def test_what_is_no_environment_is_refused_at_once(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import re
+from pathlib import Path
 
 import pytest
 from support import wait_until
@@ -59,7 +60,7 @@ def test_what_the_pool_can_run_passes_and_so_do_systems_that_are_not_known(pool,
 
 
 def test_no_scheduler_is_started_for_packages_that_no_machine_can_run(gateway, monkeypatch):
-    monkeypatch.setattr(packing, "pack", lambda packages: needs(glibc=99))
+    monkeypatch.setattr(packing, "pack", lambda packages, image: needs(glibc=99))
     monkeypatch.setattr(nodes, "GLIBC_OF", {system: 1 for _, system in asyncio.run(systems(Condor()))})
     with pytest.raises(PackagesError, match="the packages need glibc"):
         gateway.new_cluster(packages="notebook")
@@ -79,12 +80,12 @@ def test_files_are_chosen_at_the_start_only_where_the_schedd_can_do_so(packed):
     assert nodes.note(packed, {"node.example.org"})
     assert not nodes.note(packed, {"node.example.org"})
     chosen = sending.request(packed, plainly=False)
-    assert chosen.machines == ["node.example.org"]
+    assert (chosen.machines, chosen.common) == (["node.example.org"], [])
     assert sum("$$([" in name for name in chosen.files) == len(packed.if_missing) == 3
     # With spooled files, or jobs that the schedd makes later, it cannot.
     plain = sending.request(packed, plainly=True)
-    assert plain.machines == []
-    assert {f"packages/{name}" for name in packed.archives} <= set(plain.files)
+    assert (plain.machines, plain.common) == ([], [])
+    assert {*packed.archives} <= {Path(name).name for name in plain.files}
 
 
 @pytest.mark.long
@@ -106,7 +107,7 @@ def test_files_are_chosen_at_the_start_only_where_the_schedd_can_do_so(packed):
 def test_a_job_that_cannot_use_its_packages_is_held_with_the_reason(new_cluster, packed, spoilt, reason, small):
     cluster = new_cluster(packages=str(small.path), cpus=1, memory="256MB")
     name, old, new = spoilt
-    path = cluster.fleet.staging.directory / name
+    path = cluster.fleet.staging.directory / "packages" / packed.base / name
     path.write_text(path.read_text().replace(old, new))
     cluster.scale(1)
     (job,) = wait_until(lambda: [job for job in cluster.jobs() if job.hold_reason], what="the job is held")

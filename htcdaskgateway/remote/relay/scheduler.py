@@ -210,8 +210,10 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         """Return how many pairs of workers have met directly, and how many through the relay alone."""
 
         def there(pairs: set[Any]) -> set[frozenset[str]]:
-            return {frozenset(pair) for pair in pairs if self.scheduler.workers.keys() >= set(pair)}
+            # A worker connects to itself, too, such as for an actor: no pair.
+            return {frozenset(pair) for pair in pairs if len(set(pair)) == 2 and alive >= set(pair)}
 
+        alive = self.scheduler.workers.keys()
         direct = there(self.direct_pairs)
         return {"direct": len(direct), "relay": len(there(self.pairs) - direct)}
 

@@ -30,8 +30,8 @@ MOST_PAIRS = 2500
 
 WARNING = (
     "More than {pairs} pairs of workers have exchanged results through the relay. Each pair costs the scheduler "
-    "some 5 ms. Shuffle by tasks instead of P2P: set dataframe.shuffle.method and array.rechunk.method to 'tasks' "
-    "in Dask's configuration. Or use fewer and larger workers."
+    "some milliseconds. Shuffle by tasks instead of P2P: set dataframe.shuffle.method and array.rechunk.method to "
+    "'tasks' in Dask's configuration. Or use fewer and larger workers."
 )
 
 

@@ -31,6 +31,8 @@ from htcdaskgateway.local.processes import run
 
 PAGE = Path(__file__).parents[1] / "docs/administrators.md"
 PASSWORD = "let me in"  # the gateway's
+CLOSED = "10000-10070"
+"""The workers' ports, which no firewall has to let through where there is a relay."""
 _ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (\d+(?:-\d+)?) \| ([^|]+) \|$", re.M)
 _WHERE = {
     "notebook": ["notebook"],
@@ -251,10 +253,10 @@ class Site:
         code, said = self.type("htcdaskgateway.setup_condor")
         assert code == 0, f"{said}{self._read('sshd.log')[-1500:]}"
 
-    def notebook(self, program: str, *, timeout: float = 120, **environ: str) -> Any:
+    def notebook(self, program: str, *arguments: object, timeout: float = 120, **environ: str) -> Any:
         """Run a program in the notebook, and return what it prints last, which is JSON."""
         where = {"env": {**self.environ, **environ}, "cwd": self.home, "timeout": timeout}
-        return self.hosts.python("notebook", program, **where)
+        return self.hosts.python("notebook", program, *arguments, **where)
 
     def begin(self, program: str, **environ: str) -> subprocess.Popen[str]:
         """Start a program in the notebook that waits for a line at its standard input."""

@@ -80,9 +80,12 @@ def test_the_table_of_keys_is_current_and_describes_every_key() -> None:
 def test_the_tables_and_the_chart_of_speed_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOP / "scripts"))
     report = importlib.import_module("benchmark.report")
-    measures, limits = (importlib.import_module(f"benchmark.{name}") for name in ("measures", "limits"))
+    measures, limits, relay = (
+        importlib.import_module(f"benchmark.{name}") for name in ("measures", "limits", "relay")
+    )
     assert tuple(measures.MEASURES) == report.MEASURES
     assert tuple(limits.LIMITS) == report.LIMITS
+    assert tuple(relay.ALONE) == report.ALONE
     for path, text in report.rendered(json.loads(report.FIGURES.read_text(encoding="utf-8"))).items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is not what benchmarks.json says"
         if path.suffix == ".svg":

@@ -20,9 +20,11 @@ MEASURES = (
     "packages",
 )
 LIMITS = "jobs", "materialization", "connections", "workers", "files"
+ALONE = ("relay",)
 PAGES = {
     "benchmarks.md": ("Speed: every figure", MEASURES),
     "limits.md": ("The next limits: every figure", LIMITS),
+    "relay.md": ("What a relay costs: every figure", ALONE),
 }
 
 # The bars of the chart: measurement, row, peer, and what a reader calls them.

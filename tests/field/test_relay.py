@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from field_site import documented, field
+from field_site import CLOSED, documented, field
 from hosts import allows
 from support import wait_until
 
 pytestmark = [pytest.mark.long]
-
-_CLOSED = "10000-10070"
 
 _WORK = """
 import json
@@ -73,7 +71,7 @@ print(json.dumps(rounds))
 def test_workers_that_nobody_can_reach_exchange_results_through_the_one_port_of_the_proxy(
     relay: str, tmp_path: Path, needs_hosts: None
 ) -> None:
-    ports = [rule for rule in documented() if rule.ports != _CLOSED]
+    ports = [rule for rule in documented() if rule.ports != CLOSED]
     assert len(ports) < len(documented())
     with field(tmp_path / "field", open_ports=ports) as site:
         site.set_up()
@@ -96,7 +94,7 @@ def test_workers_that_nobody_can_reach_exchange_results_through_the_one_port_of_
 def test_work_goes_on_when_a_link_was_down_in_the_middle_of_transfers(
     seconds: int, tmp_path: Path, needs_hosts: None
 ) -> None:
-    ports = [rule for rule in documented() if rule.ports != _CLOSED]
+    ports = [rule for rule in documented() if rule.ports != CLOSED]
     with field(tmp_path / "field", open_ports=ports) as site, ThreadPoolExecutor(1) as thread:
         site.set_up()
         work = thread.submit(site.notebook, _ROUNDS, timeout=300)

@@ -24,8 +24,13 @@ logger = logging.getLogger("distributed.worker.relay")
 # How long the kernel at the other side may take to answer, in seconds, and a worker whose Python may be busy.
 REACH_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 30.0
-# How long a connection waits for the verdict before it goes through the relay, in seconds.
+# How long a connection waits before it goes through the relay, in seconds: for the other side's kernel, and for the
+# verdict when that has answered. The relay, too, needs a worker that is not busy.
 HEAD_START = 0.25
+PATIENCE = 2.0
+# How often a connection that goes through the relay all the same is looked at, in seconds, and how many times.
+TIDY_PAUSE = 1.0
+TIDY_ROUNDS = 600
 # After so many failures without a success nothing waits.
 FAILURES = 3
 # When what failed is tried again, in seconds.
@@ -38,6 +43,8 @@ class AutoConnector(RelayConnector):
     def __init__(self, worker: Any) -> None:
         super().__init__(worker)
         self.verdicts: dict[str, asyncio.Task[bool]] = {}
+        self.answered: set[str] = set()
+        self.tidying: set[asyncio.Task[None]] = set()  # the loop keeps weak references only
         self.blocked: dict[str, float] = {}
         self.failures = self.successes = 0
 
@@ -53,7 +60,11 @@ class AutoConnector(RelayConnector):
             else:
                 comm._peer_addr = f"{SCHEME}://{address}"
                 return comm
-        return await super().connect(address, deserialize)
+        comm = await super().connect(address, deserialize)
+        tidying = asyncio.ensure_future(self.tidy(address, comm))
+        self.tidying.add(tidying)
+        tidying.add_done_callback(self.tidying.discard)
+        return comm
 
     async def direct(self, address: str) -> bool:
         """Tell whether the worker is known to be reached directly; find it out, for the next time at least."""
@@ -65,6 +76,8 @@ class AutoConnector(RelayConnector):
         if not task.done():
             hopeless = self.failures >= FAILURES and not self.successes
             await asyncio.wait([task], timeout=0 if hopeless else HEAD_START)
+            if address in self.answered:
+                await asyncio.wait([task], timeout=PATIENCE)
         return task.done() and task.result()
 
     async def probe(self, address: str) -> bool:
@@ -77,6 +90,7 @@ class AutoConnector(RelayConnector):
             if not isinstance(error, ConnectionRefusedError):  # no way to the host, for whatever is there
                 self.blocked[host] = time.monotonic() + AGAIN
             return self.verdict(address, False, repr(error))
+        self.answered.add(address)
         try:
             found = await asyncio.wait_for(self.identity(sock, host, port), ANSWER_TIMEOUT)
         except (OSError, asyncio.TimeoutError) as error:
@@ -89,7 +103,9 @@ class AutoConnector(RelayConnector):
         sock.setblocking(False)
         try:
             connecting = asyncio.get_running_loop().sock_connect(sock, (host, port))
-            await asyncio.wait_for(connecting, REACH_TIMEOUT)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(connecting, REACH_TIMEOUT)
+            sock.getpeername()  # fails if there is no connection; that this loop comes late says nothing
         except BaseException:
             sock.close()
             raise
@@ -111,6 +127,7 @@ class AutoConnector(RelayConnector):
 
     def verdict(self, address: str, reached: bool, why: str) -> bool:
         """Count a verdict; one that is no is forgotten after a while."""
+        self.answered.discard(address)
         if reached:
             self.successes += 1
             with contextlib.suppress(CommClosedError):  # a worker that has lost the scheduler starts anew
@@ -121,6 +138,21 @@ class AutoConnector(RelayConnector):
             logger.info("%s is not reached directly: %s", address, why)
             asyncio.get_running_loop().call_later(AGAIN, self.verdicts.pop, address, None)
         return reached
+
+    async def tidy(self, address: str, comm: Any) -> None:
+        """Close what goes through the relay when the verdict is that it need not, and it is idle."""
+        verdict = self.verdicts.get(address)
+        if verdict is None:
+            return
+        await asyncio.wait([verdict])
+        if not verdict.result():
+            return
+        for _ in range(TIDY_ROUNDS):
+            if comm.closed():
+                return
+            if comm in self.worker.rpc.available.get(f"{SCHEME}://{address}", ()):
+                comm.abort()
+            await asyncio.sleep(TIDY_PAUSE)
 
 
 def dask_setup(worker: Any) -> None:

@@ -30,8 +30,8 @@ MOST_PAIRS = 2500
 
 WARNING = (
     "More than {pairs} pairs of workers have exchanged results through the relay. Each pair costs the scheduler "
-    "some 5 ms. Shuffle by tasks instead of P2P: set dataframe.shuffle.method and array.rechunk.method to 'tasks' "
-    "in Dask's configuration. Or use fewer and larger workers."
+    "some milliseconds. Shuffle by tasks instead of P2P: set dataframe.shuffle.method and array.rechunk.method to "
+    "'tasks' in Dask's configuration. Or use fewer and larger workers."
 )
 
 
@@ -210,8 +210,10 @@ class Relay(SchedulerPlugin):  # type: ignore[misc]
         """Return how many pairs of workers have met directly, and how many through the relay alone."""
 
         def there(pairs: set[Any]) -> set[frozenset[str]]:
-            return {frozenset(pair) for pair in pairs if self.scheduler.workers.keys() >= set(pair)}
+            # A worker connects to itself, too, such as for an actor: no pair.
+            return {frozenset(pair) for pair in pairs if len(set(pair)) == 2 and alive >= set(pair)}
 
+        alive = self.scheduler.workers.keys()
         direct = there(self.direct_pairs)
         return {"direct": len(direct), "relay": len(there(self.pairs) - direct)}
 

@@ -116,6 +116,48 @@ def test_who_has_failed_at_the_first_submit_does_not_wait_for_it(waiting, asked,
     assert len(pool.jobs(waiting.name)) == 2
 
 
+@pytest.mark.parametrize("how", ["its caller gives up", "condor_q hangs"])
+def test_where_jobs_of_a_first_submit_are_is_noted_with_the_next_look(waiting, tool_calls, pool, how):
+    fleet, sync = waiting.fleet, waiting.gateway.sync
+    fleet.condor.timeout = 2.0
+    tool_calls.script("condor_q", "exec sleep 100")
+
+    async def scale():
+        scaling = asyncio.ensure_future(fleet.scale(2))
+        while fleet._submitting is None:
+            await asyncio.sleep(0)
+        if how == "its caller gives up":
+            scaling.cancel()
+        await asyncio.wait([scaling, fleet._submitting])
+
+    sync(scale)
+    tool_calls.restore("condor_q")
+    assert len(waiting.jobs()) == 2
+    sync(fleet.condor.all_answering)
+    assert sync(fleet.scheduler.noted, "schedd") == fleet.condor.answered == staging.noted_schedd(waiting.name)
+
+
+def test_a_first_scale_to_none_removes_what_a_person_has_submitted(waiting, pool):
+    pool.run("condor_submit", "worker.sub", "-queue", 2, cwd=waiting.fleet.staging.directory)
+    waiting.scale(0)
+    wait_until(lambda: not pool.jobs(waiting.name))
+
+
+def test_after_a_scale_to_none_nobody_waits_to_be_told_a_schedd(waiting, gateway, pool, monkeypatch):
+    monkeypatch.setattr(queue, "_NAMING", 3600.0)
+    waiting.scale(0)
+    with gateway.connect(waiting.name) as other:
+        other.scale(1)
+    assert len(pool.jobs(waiting.name)) == 1
+
+
+def test_who_connects_where_each_cluster_chooses_its_schedd_can_be_the_first(waiting, gateway, pool):
+    chosen = {"htcdaskgateway.condor.schedd-constraint": "true"}
+    with dask.config.set(chosen), gateway.connect(waiting.name) as other:
+        other.scale(2)
+    assert len(pool.jobs(waiting.name)) == 2
+
+
 def test_the_first_to_note_its_schedd_is_the_one_that_all_go_to(waiting):
     link, sync = waiting.fleet.scheduler, waiting.gateway.sync
     assert sync(link.note, "one@here").schedd == "one@here"

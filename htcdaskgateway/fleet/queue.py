@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dask_gateway.client import GatewayWarning
@@ -169,9 +169,9 @@ class Queue:
 
     async def _is_elsewhere(self, made: list[WorkerJob]) -> bool:
         """Tell whether another schedd than the one that has answered holds the jobs; it is asked from now on."""
-        if not self.schedd and not made:
+        if not self.schedd:
             try:
-                await self._read_schedd()
+                await (self._found(made) if made else self._read_schedd())
             except SchedulerError as error:  # who only looks needs no scheduler
                 logger.info("which schedd holds the jobs is not known: %s", error)
         schedds = {job.schedd for job in made} - {""} or {*self.condor.answering}
@@ -188,10 +188,22 @@ class Queue:
         if not self.schedd:
             self.schedd = check_schedd(await self.scheduler.noted(SCHEDD))
 
+    async def _found(self, made: Sequence[WorkerJob]) -> None:
+        """Let the scheduler keep where jobs were found: who submitted them was cut off before it could say so."""
+        await self.condor.all_answering()
+        self.schedd = check_schedd((await self.scheduler.note(self._holder(made))).schedd)
+        if self.schedd:
+            note_schedd(self.staging.cluster, self.schedd)
+
+    def _holder(self, jobs: Sequence[WorkerJob]) -> str:
+        """Return who has these jobs, by the name under which it answers; a job's ad lacks the ``@`` at its end."""
+        name = jobs[0].schedd if jobs else ""
+        known = next((one for one in self.condor.answering if same_schedd(one, name)), name)
+        return check_schedd(known or self.condor.answered)
+
     async def _note(self, **values: Any) -> Noted:
         """Let the scheduler keep values, and where the jobs are to be, unless another client was there first."""
-        here = self.schedd or check_schedd(self.seen[0].schedd if self.seen else self.condor.answered)
-        noted = await self.scheduler.note(here, **values)
+        noted = await self.scheduler.note(self.schedd or self._holder(self.seen), **values)
         self.schedd = check_schedd(noted.schedd)
         return noted
 
@@ -215,10 +227,14 @@ class Queue:
         noted = await self._note(**values)
         if noted.first:
             self._began = True
-            return WorkerJobs(), noted
+            if values["wanted"]:
+                return WorkerJobs(), noted
         if not noted.schedd and not self._began:
             noted = await self._wait_for_schedd(noted)
-        return (await self._look()).live, noted
+        jobs = await self._look()  # for scale(0), too: a person may have submitted some
+        if noted.first:
+            await self._name_schedd()
+        return jobs.live, noted
 
     async def _wait_for_schedd(self, noted: Noted) -> Noted:
         """Wait while the client that is the first submits, and has not noted yet where; it may fail at that."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from ..condor import materialization
 from ..condor.jobs import JobStatus, WorkerJobs
-from ..condor.schedd import Condor
+from ..condor.schedd import Condor, same_schedd
 from ..errors import ClusterEndedError, CondorError, SchedulerError
 from ..plain import counted
 from ..scheduler.link import Noted, SchedulerLink
@@ -97,7 +97,8 @@ class Submitting(Queue):
         try:
             (await self._note()).check_open()
             await self._go_there()
-            if self.condor is not condor:
+            here = any(same_schedd(self.schedd, one) for one in condor.answering)
+            if self.condor is not condor and not here:
                 raise CondorError(f"another client has begun to submit at {self.schedd}; scale again")
         except (ClusterEndedError, CondorError):
             with self._change():

@@ -109,7 +109,8 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
 
         Return what whoever is about to submit goes by, in the same exchange: clients race with one another.
         """
-        first = "wanted" in values and self.notes.get("wanted") is None
+        known = self.notes.get("wanted") is not None or self.names or self.notes.get(JOINS)
+        first = "wanted" in values and not known
         self.notes.update(values)
         self.notes.update({name: value for name, value in unless.items() if not self.notes.get(name)})
         return {**{name: self.notes.get(name) for name in ("schedd", "closing")}, "first": first}

@@ -102,3 +102,9 @@ def test_a_job_that_transfers_its_output_before_it_runs_again_counts():
     jobs = WorkerJobs.from_ads({"ClusterId": 1, "ProcId": status, "JobStatus": status} for status in range(1, 8))
     assert {job.status.value for job in jobs.live} == {1, 2, 5, 6, 7}
     assert jobs.live[3].worker_name is None
+
+
+def test_a_state_that_newer_versions_of_htcondor_have_counts_as_waiting():
+    assert JobStatus(9) is JobStatus.IDLE
+    with pytest.raises(ValueError, match="0 is not a valid JobStatus"):
+        JobStatus(0)

@@ -59,6 +59,11 @@ class JobStatus(enum.IntEnum):
     TRANSFERRING_OUTPUT = 6
     SUSPENDED = 7
 
+    @classmethod
+    def _missing_(cls, value: object) -> JobStatus | None:
+        """Read HTCondor's newer states: from 25 on a job waits, too, for files that others have sent there (9)."""
+        return cls.IDLE if isinstance(value, int) and value > cls.SUSPENDED else None
+
 
 LIVE = frozenset(JobStatus) - {JobStatus.REMOVED, JobStatus.COMPLETED}
 """The states in which a job is, or can become, a worker again; one that transfers its output may run again."""

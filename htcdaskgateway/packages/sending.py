@@ -50,10 +50,10 @@ def request(packed: Packed, *, plainly: bool) -> Request:
     with_each_job = [*packed.with_each_job, *_no_delta(packed)]
     names = [conf(packed), *scripts(packed), *(_place(packed, name) for name in with_each_job)]
     machines = [] if plainly else [name for name in nodes.known(packed) if _MACHINE.fullmatch(name)]
-    common = [] if plainly or machines else [_place(packed, name) for name in packed.if_missing]
+    common = [] if plainly or machines or not _common() else [_place(packed, name) for name in packed.if_missing]
     for name in packed.if_missing:
         place = _place(packed, name)
-        if plainly:
+        if not (machines or common):
             names.append(place)
             continue
         # Left out where the machine is known to have them, or where the schedd says that it sends them once for
@@ -138,6 +138,13 @@ def directories() -> Sequence[str]:
         isinstance(item, str) and item.startswith("/") and ":" not in item and item.isprintable() for item in value
     ):
         raise ConfigError(f"htcdaskgateway.packages.node-directories={value!r} is not a list of absolute paths")
+    return value
+
+
+def _common() -> bool:
+    value = config.get("packages.common-transfer")
+    if not isinstance(value, bool):
+        raise ConfigError(f"htcdaskgateway.packages.common-transfer={value!r} is neither true nor false")
     return value
 
 

@@ -22,7 +22,6 @@ def once_to_a_node(shared_pool):
         pytest.skip("HTCondor sends files once for several jobs from version 25.14 on; HTCONDOR_SUITE=sid has it")
 
 
-@pytest.mark.core
 def test_four_workers_of_a_new_node_are_sent_their_packages_once(once_to_a_node, notebook, shared):
     told = notebook.run(
         """
@@ -51,6 +50,7 @@ def test_four_workers_of_a_new_node_are_sent_their_packages_once(once_to_a_node,
                 cluster.shutdown()
         """,
         DASK_HTCDASKGATEWAY__PACKAGES__NODE_DIRECTORIES=json.dumps([str(shared)]),
+        DASK_HTCDASKGATEWAY__PACKAGES__COMMON_TRANSFER="True",
     )
     assert len(told["prefixes"]) == 4
     assert len(set(told["prefixes"])) == 1
@@ -106,14 +106,15 @@ def test_a_job_that_starts_again_has_packages_that_fit_together_whatever_was_ins
                 cluster.wait_for_workers(2, timeout=100)
                 told.append(sorted(client.run(has, "many").values()))
                 ads = gateway.sync(cluster.fleet.condor.query, mine, ["NumShadowStarts", "NumHolds"])
-                print(json.dumps([*told, ads]))
+                log = (cluster.fleet.staging.logs / "condor.log").read_text()
+                print(json.dumps([*told, ads, log]))
             finally:
                 cluster.shutdown()
         """
     )
-    *changes, seen, ads = told
+    *changes, seen, ads, log = told
     # A small change comes to jobs that were submitted before it; a new base to those that are submitted later.
     assert changes == [True, [True, False], True, True, [True, False]]
     assert seen == [False, True]
-    assert sum(ad["NumShadowStarts"] for ad in ads) == 4
+    assert sum(ad["NumShadowStarts"] for ad in ads) == 4, log
     assert not any(ad.get("NumHolds") for ad in ads)

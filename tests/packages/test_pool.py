@@ -7,12 +7,13 @@ import platform
 import re
 from pathlib import Path
 
+import dask.config
 import pytest
 from support import wait_until
 
 from htcdaskgateway.condor.machines import systems
 from htcdaskgateway.condor.schedd import Condor
-from htcdaskgateway.errors import CondorError, PackagesError
+from htcdaskgateway.errors import CondorError, ConfigError, PackagesError
 from htcdaskgateway.packages import nodes, packing, sending
 from htcdaskgateway.packages.packed import Packed
 
@@ -112,3 +113,21 @@ def test_a_job_that_cannot_use_its_packages_is_held_with_the_reason(new_cluster,
     cluster.scale(1)
     (job,) = wait_until(lambda: [job for job in cluster.jobs() if job.hold_reason], what="the job is held")
     assert re.search(reason, job.hold_reason)
+
+
+def test_packages_are_sent_once_to_a_node_only_where_that_is_asked_for_and_else_plainly(packed, monkeypatch):
+    monkeypatch.setattr(nodes, "known", lambda packed: [])
+    plain = sending.request(packed, plainly=False)
+    assert plain.common == []
+    assert not [name for name in plain.files if "$$([" in name]
+    with dask.config.set({"htcdaskgateway.packages.common-transfer": True}):
+        asked = sending.request(packed, plainly=False)
+        assert sending.request(packed, plainly=True).common == []
+    assert {Path(name).name for name in asked.common} == set(packed.if_missing)
+    # Listed with each job, too, unless the schedd itself says that it sends them.
+    assert sum("isUndefined(MY.RequestedCatalogs)" in name for name in asked.files) == len(asked.common)
+    with (
+        dask.config.set({"htcdaskgateway.packages.common-transfer": "perhaps"}),
+        pytest.raises(ConfigError, match="neither true nor false"),
+    ):
+        sending.request(packed, plainly=False)

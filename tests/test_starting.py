@@ -15,6 +15,7 @@ PLACES = {
     "local/guard.py": "a server of the local system, under its guard",
     "local/processes.py": "that guard, and programs that run to their end",
     "packages/environment.py": "ldd, and the Python of an environment that is to be sent",
+    "packages/squashfs.py": "mksquashfs",
     "remote/worker_start.py": "the worker, forked from the job's process",
     "remote/relay/scheduler.py": "the relay's child, at the scheduler",
     "remote/relay/worker.py": "the child that answers for a worker's link",

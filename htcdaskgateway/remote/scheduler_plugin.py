@@ -224,11 +224,10 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
     async def adaptive(self, target_duration: float, threads: int) -> dict[str, Any]:
         """Return how many workers of ours are asked for, those that have joined, and those that do nothing."""
         own = self.own()
-        unoccupied = self.idle(own)
         return {
             "target": self.target(target_duration, ours=True, threads=threads),
             "joined": list(own),
-            "unoccupied": sorted(unoccupied, key=lambda name: own[name].nbytes),
+            "unoccupied": sorted(self.idle(own), key=lambda name: own[name].nbytes),
         }
 
     def idle(self, workers: dict[str, Any]) -> list[str]:
@@ -245,12 +244,10 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
 
     async def packages(self) -> dict[str, dict[str, str]]:
         """Return what our workers with the notebook's packages tell of them, by the workers' addresses."""
-        workers = self.scheduler.workers.items()
-        found = {address: (ws, ws.extra.get("htcdaskgateway_packages")) for address, ws in workers}
         return {
             address: {**told, "name": str(ws.name), "status": ws.status.name}
-            for address, (ws, told) in found.items()
-            if told
+            for address, ws in self.scheduler.workers.items()
+            if (told := ws.extra.get("htcdaskgateway_packages"))
         }
 
     async def tasks(self) -> dict[str, Any]:

@@ -143,19 +143,21 @@ def test_a_first_scale_to_none_removes_what_a_person_has_submitted(waiting, pool
     wait_until(lambda: not pool.jobs(waiting.name))
 
 
-def test_after_a_scale_to_none_nobody_waits_to_be_told_a_schedd(waiting, gateway, pool, monkeypatch):
+def test_after_a_scale_to_none_nobody_waits_to_be_told_a_schedd(stage, new_cluster, gateway, pool, monkeypatch):
     monkeypatch.setattr(queue, "_NAMING", 3600.0)
-    waiting.scale(0)
-    with gateway.connect(waiting.name) as other:
+    cluster = new_cluster(requirements="false")
+    cluster.scale(0)
+    with gateway.connect(cluster.name) as other:
         other.scale(1)
-    assert len(pool.jobs(waiting.name)) == 1
+    assert len(pool.jobs(cluster.name)) == 1
 
 
-def test_who_connects_where_each_cluster_chooses_its_schedd_can_be_the_first(waiting, gateway, pool):
+def test_who_connects_where_each_cluster_chooses_its_schedd_can_be_the_first(stage, new_cluster, gateway, pool):
+    cluster = new_cluster(requirements="false")
     chosen = {"htcdaskgateway.condor.schedd-constraint": "true"}
-    with dask.config.set(chosen), gateway.connect(waiting.name) as other:
+    with dask.config.set(chosen), gateway.connect(cluster.name) as other:
         other.scale(2)
-    assert len(pool.jobs(waiting.name)) == 2
+    assert len(pool.jobs(cluster.name)) == 2
 
 
 def test_the_first_to_note_its_schedd_is_the_one_that_all_go_to(waiting):

@@ -64,6 +64,7 @@ def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any,
     assert ok("jobs", name[:8], "--explain") == "All is well: the job runs and its worker has joined.\n"
     assert f"==> htcondor-{job}-1@" in ok("logs", name, job)
     assert ok("scale", name, 0) == "0 running, 0 idle, 0 held\n"
+    wait_until(lambda: not pool.jobs(name), what="the job has brought its output back, and left")
     assert ok("stop", name) == f"{name} is stopped\n"
     assert name not in ok("list")
     assert not pool.jobs(name)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -24,6 +25,23 @@ def private_directory(path: Path) -> None:
         path.chmod(0o700)
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of what is to replace `path`; it does when the block ends well, and is removed otherwise."""
+    temporary = _beside(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    # In the same directory, for a rename in one step; HTCondor skips names that begin with a dot.
+    return path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+
+
 def write_private(path: Path, data: str | bytes, mode: int = 0o600) -> None:
     """Write `path`, or replace it."""
     temporary = write_beside(path, data, mode)
@@ -36,8 +54,7 @@ def write_private(path: Path, data: str | bytes, mode: int = 0o600) -> None:
 
 def write_beside(path: Path, data: str | bytes, mode: int = 0o600, *, sync: bool = False) -> Path:
     """Write what is to replace `path`, and return where it is; `sync`: only once it is on the disk."""
-    # In the same directory, for a rename in one step; HTCondor skips names that begin with a dot.
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    temporary = _beside(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -89,6 +89,7 @@ def test_a_submit_beside_another_clients_at_another_schedd_is_taken_back(waiting
     wait_until(lambda: not pool.jobs(waiting.name))
     # There is no such schedd to remove jobs from when the cluster ends.
     waiting.fleet.condor, waiting.fleet.schedd = here, here.answered
+    waiting.fleet._keep_schedd()
     waiting.gateway.sync(waiting.fleet._go_there)
     waiting.gateway.sync(link.note, schedd=here.answered)
 

@@ -7,6 +7,7 @@ import html
 import sys
 import time
 from collections.abc import Callable, Iterator
+from threading import Lock
 
 Show = Callable[[int, str], None]
 """Shows how many have come, and a text beside that."""
@@ -22,6 +23,20 @@ def progress(title: str, total: int) -> Iterator[Show]:
             yield show
     else:
         yield lambda done, note: None
+
+
+def in_mebibytes(show: Show) -> Callable[[int], None]:
+    """Return what is told of each part that has come, in bytes, by any thread; every 8 MiB it shows the sum."""
+    done, one_at_a_time = 0, Lock()
+
+    def come(size: int) -> None:
+        nonlocal done
+        with one_at_a_time:
+            before, done = done, done + size
+            if done >> 23 != before >> 23:
+                show(done // 2**20, "MiB")
+
+    return come
 
 
 def tell(line: str) -> None:

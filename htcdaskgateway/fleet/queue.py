@@ -101,6 +101,15 @@ async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _
         await asyncio.wait(tasks)
 
 
+@contextlib.contextmanager
+def _unknown_where() -> Iterator[None]:
+    """Go on where the scheduler does not answer: who only looks needs none."""
+    try:
+        yield
+    except SchedulerError as error:
+        logger.info("which schedd holds the jobs is not known: %s", error)
+
+
 class Queue:
     """The jobs of one cluster as the schedd has them; one look is shared by all who ask."""
 
@@ -157,23 +166,26 @@ class Queue:
 
     async def _query(self) -> tuple[list[Mapping[str, Any]], list[WorkerJob]]:
         """Return the factories and the jobs that the schedd has."""
-        late = bool(self.staging.spec.max_idle)
-        if late and len(await self.condor.all_answering()) > 1:
+        await self._check_factories()
+        # Before the jobs, so that none is made between the two unseen.
+        making = await materialization.factories(self.condor, self.constraint) if self.staging.spec.max_idle else []
+        return making, await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
+
+    async def _check_factories(self) -> None:
+        """Check that one schedd answers, if it is to make the jobs."""
+        if self.staging.spec.max_idle and len(await self.condor.all_answering()) > 1:
             raise ConfigError(
                 f"max_idle={self.staging.spec.max_idle!r} needs one schedd, and here {len(self.condor.answering)} "
                 f"answer ({', '.join(self.condor.answering)}): name one in htcdaskgateway.condor.schedd"
             )
-        # Before the jobs, so that none is made between the two unseen.
-        making = await materialization.factories(self.condor, self.constraint) if late else []
-        return making, await self.condor.query_each(self.constraint, ATTRIBUTES, WorkerJob.from_ad)
 
     async def _is_elsewhere(self, made: list[WorkerJob]) -> bool:
         """Tell whether another schedd than the one that has answered holds the jobs; it is asked from now on."""
-        if not self.schedd:
-            try:
-                await (self._found(made) if made else self._read_schedd())
-            except SchedulerError as error:  # who only looks needs no scheduler
-                logger.info("which schedd holds the jobs is not known: %s", error)
+        if made:  # perhaps by a client that was cut off before it could note where
+            await self._name_schedd(made)
+        elif not self.schedd:
+            with _unknown_where():
+                self.schedd = check_schedd(await self.scheduler.noted(SCHEDD))
         schedds = {job.schedd for job in made} - {""} or {*self.condor.answering}
         self._located = bool(self.schedd and schedds)
         if not self._located or any(same_schedd(schedd, self.schedd) for schedd in schedds):
@@ -184,16 +196,13 @@ class Queue:
         self.condor = self.condor.named(self.schedd)
         return True
 
-    async def _read_schedd(self) -> None:
+    async def _name_schedd(self, jobs: Sequence[WorkerJob] = ()) -> None:
+        """Let the scheduler keep where the jobs are, unless that is known: who has `jobs`, or else who answers."""
         if not self.schedd:
-            self.schedd = check_schedd(await self.scheduler.noted(SCHEDD))
-
-    async def _found(self, made: Sequence[WorkerJob]) -> None:
-        """Let the scheduler keep where jobs were found: who submitted them was cut off before it could say so."""
-        await self.condor.all_answering()
-        self.schedd = check_schedd((await self.scheduler.note(self._holder(made))).schedd)
-        if self.schedd:
-            note_schedd(self.staging.cluster, self.schedd)
+            with _unknown_where():
+                await self.condor.all_answering()
+                await self._note(jobs)
+                self._keep_schedd()
 
     def _holder(self, jobs: Sequence[WorkerJob]) -> str:
         """Return who has these jobs, by the name under which it answers; a job's ad lacks the ``@`` at its end."""
@@ -201,16 +210,19 @@ class Queue:
         known = next((one for one in self.condor.answering if same_schedd(one, name)), name)
         return check_schedd(known or self.condor.answered)
 
-    async def _note(self, **values: Any) -> Noted:
+    async def _note(self, jobs: Sequence[WorkerJob] = (), /, **values: Any) -> Noted:
         """Let the scheduler keep values, and where the jobs are to be, unless another client was there first."""
-        noted = await self.scheduler.note(self.schedd or self._holder(self.seen), **values)
+        noted = await self.scheduler.note(self.schedd or self._holder(jobs or self.seen), **values)
         self.schedd = check_schedd(noted.schedd)
         return noted
 
-    async def _go_there(self) -> None:
-        """Turn to the schedd that is noted, and keep its name for when the scheduler cannot be asked any more."""
+    def _keep_schedd(self) -> None:
+        """Keep the schedd's name for when the scheduler cannot be asked any more."""
         if self.schedd:
             note_schedd(self.staging.cluster, self.schedd)
+
+    async def _go_there(self) -> None:
+        """Turn to the schedd that is noted."""
         if not self._located:  # another client may have been the first since the jobs were counted
             self.condor = await self.condor.at(self.schedd)
 
@@ -222,13 +234,11 @@ class Queue:
         if self.schedd and self._seen_at > 0:
             jobs, noted = await _both(self._look(), self._note(**values))
             return jobs.live, noted
-        if self.staging.spec.max_idle:  # what it needs of the pool is seen before anything is submitted
-            await self._look()
+        await self._check_factories()
         noted = await self._note(**values)
-        if noted.first:
-            self._began = True
-            if values["wanted"]:
-                return WorkerJobs(), noted
+        self._began |= noted.first
+        if noted.first and values["wanted"]:
+            return WorkerJobs(), noted
         if not noted.schedd and not self._began:
             noted = await self._wait_for_schedd(noted)
         jobs = await self._look()  # for scale(0), too: a person may have submitted some
@@ -243,16 +253,6 @@ class Queue:
             await asyncio.sleep(0.05)
             noted = await self._note()
         return noted
-
-    async def _name_schedd(self) -> None:
-        """Let the scheduler keep where the jobs are, unless that is known: which schedd answers here."""
-        if self.schedd:
-            return
-        try:
-            await self.condor.all_answering()
-            await self._note()
-        except SchedulerError as error:
-            logger.warning("which schedd has the jobs could not be noted: %s", error)
 
     def _report_holds(self) -> None:
         """Warn of jobs that have gone on hold since the last look."""

@@ -53,6 +53,7 @@ class Submitting(Queue):
         spec = self.staging.spec
         (noted or await self._note()).check_open()
         self.staging.check()
+        self._keep_schedd()
         await self._go_there()
         if self._over:
             raise ClusterEndedError(_OVER)

@@ -7,11 +7,12 @@ import gzip
 import hashlib
 import io
 import os
-import secrets
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from ..files import replacing
 
 # Speed counts more than size: what is saved in the network would be spent on two cores.
 _GZIP_LEVEL = 1
@@ -32,30 +33,15 @@ class Entry(NamedTuple):
 Manifest = Mapping[str, Entry]
 
 
-def write(
-    target: Path,
-    manifest: Manifest,
-    names: Iterable[str],
-    *,
-    top: str,
-    tag: str = "",
-    notes: Mapping[str, str] | None = None,
-    packed: Callable[[int], object] = lambda size: None,
-) -> None:
-    """Write an archive of those files below a directory `top`; what it is compressed by, its name's end says.
+@contextlib.contextmanager
+def into(target: Path) -> Iterator[Any]:
+    """Give the stream of an archive that is there when the block ends well.
 
-    With `tag`, that of a Python, its compiled modules go along, so that no start has to make them anew. `packed`
-    is called with the size of each file. `notes` are texts beside `top`.
+    By what it is compressed, the end of its name says.
     """
-    fresh = target.with_name(f".{target.name}-{secrets.token_hex(8)}")
-    try:
-        with fresh.open("xb") as raw, _compressed(raw, target.suffix) as stream:
-            fresh.chmod(0o600)
-            fill(stream, manifest, names, top=top, tag=tag, notes=notes, packed=packed)
-        fresh.replace(target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    with replacing(target) as fresh, fresh.open("xb") as raw, _compressed(raw, target.suffix) as stream:
+        fresh.chmod(0o600)
+        yield stream
 
 
 def fill(
@@ -68,7 +54,11 @@ def fill(
     notes: Mapping[str, str] | None = None,
     packed: Callable[[int], object] = lambda size: None,
 ) -> None:
-    """Write to a stream what `write` writes to a file, uncompressed."""
+    """Write those files below a directory `top` to the stream of an archive.
+
+    With `tag`, that of a Python, its compiled modules go along, so that no start has to make them anew. `packed`
+    is called with the size of each file. `notes` are texts beside `top`.
+    """
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_BUFFER) as tar:
         for name, text in (notes or {}).items():
             info = tarfile.TarInfo(name)

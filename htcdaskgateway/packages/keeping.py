@@ -82,7 +82,8 @@ class Keeping:
         local_key = key_of(local)
         archives["local.tar.gz"] = place = self.directory / f"{local_key}.local.tar.gz"
         if not place.exists():
-            archive.write(place, local, local, top=f"local-{local_key}")
+            with archive.into(place) as stream:
+                archive.fill(stream, local, local, top=f"local-{local_key}")
         (self.directory / f"{key[1]}.json").touch()
         self._forget({key[1], local_key})
         return Packed(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from ..display.progress import progress
+from ..display.progress import in_mebibytes, progress
 from ..errors import ConfigError, StagingError
 from ..files import write_private
 from . import archive, conda
@@ -96,7 +95,8 @@ class Packing(Keeping):
             archives["delta.tar.gz"] = delta = self.directory / f"{key}-{base}.delta.tar.gz"
             if not delta.exists():
                 notes = {"removed": "".join(f"{name}\n" for name in gone)}
-                archive.write(delta, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
+                with archive.into(delta) as stream:
+                    archive.fill(stream, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
         return self.packed(
             (key, base), archives, {**manifest, **local}, local, size, conda=self.environment.is_conda
         )
@@ -146,23 +146,19 @@ class Packing(Keeping):
             path.unlink(missing_ok=True)
         suffix = "tar.zst" if zstandard else "tar.gz"
         with progress("packing", size // 2**20) as show, ThreadPoolExecutor(3) as threads:
-            done, one_at_a_time = 0, Lock()
+            tag = self.environment.tag
 
-            def packed(bytes_: int) -> None:
-                nonlocal done
-                with one_at_a_time:
-                    before, done = done, done + bytes_
-                    if done >> 23 != before >> 23:
-                        show(done // 2**20, "MiB")
+            def write(name: str, names: Iterable[str], **more: Any) -> None:
+                with archive.into(self.directory / name) as stream:
+                    archive.fill(stream, manifest, names, top="env", tag=tag, **more)
 
-            def write(name: str, names: Iterable[str], count: Callable[[int], object], **more: Any) -> None:
-                target = self.directory / name
-                archive.write(target, manifest, names, top="env", tag=self.environment.tag, packed=count, **more)
-
+            packed = in_mebibytes(show)
             halves = zip(HALVES, _halves(manifest, manifest.keys() - boot), strict=True)
-            writing = [threads.submit(write, f"{base}.{half}.{suffix}", names, packed) for half, names in halves]
+            writing = [
+                threads.submit(write, f"{base}.{half}.{suffix}", names, packed=packed) for half, names in halves
+            ]
             notes = self.notes(manifest)
-            writing.append(threads.submit(write, f"{base}.boot.tar.gz", boot, lambda size: None, notes=notes))
+            writing.append(threads.submit(write, f"{base}.boot.tar.gz", boot, notes=notes))
             for future in writing:
                 future.result()
             show(size // 2**20, "MiB")

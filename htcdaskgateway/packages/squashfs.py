@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -13,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..display.progress import progress
+from ..display.progress import in_mebibytes, progress
 from ..errors import ConfigError, StagingError
+from ..files import replacing
 from . import archive
 from .archive import Entry
 from .environment import Environment, Found, walk
@@ -46,9 +46,10 @@ class Squashing(Keeping):
     def files(self, editable: frozenset[str]) -> list[Found]:
         """Return the files but those of the local code, under the names that they have here."""
         layout = Layout(self.environment)
-        extras = [file for file in self.environment.interpreter() if file.name == "certificates.pem"]
+        interpreter = list(self.environment.interpreter())
+        extras = [file for file in interpreter if file.name == "certificates.pem"]
         if not self.environment.is_conda:  # conda's has all that it needs
-            extras += self.libraries(list(self.environment.interpreter()))
+            extras += self.libraries(interpreter)
         place = f"{self.environment.prefix.strip('/')}/{EXTRAS}"
         return [*layout.files(editable), *(file._replace(name=f"{place}/{file.name}") for file in extras)]
 
@@ -59,8 +60,6 @@ class Squashing(Keeping):
         place = self.directory / f"{key}.sqsh"
         if not place.exists():
             write(place, manifest, self.environment.tag, size)
-        note = self.directory / f"{key}.json"
-        note.write_text("{}", encoding="ascii")
         layout = Layout(self.environment)
         more = {"binds": layout.binds(), "program": f"{self.environment.prefix}/bin/python"}
         files = {**manifest, **local}
@@ -122,9 +121,8 @@ def write(target: Path, manifest: Mapping[str, Entry], tag: str, size: int) -> N
     StagingError
         It has failed.
     """
-    fresh = target.with_name(f".{target.name}-{secrets.token_hex(8)}")
-    command = [_program(), "-", str(fresh), "-tar", *_OPTIONS]
-    try:
+    with replacing(target) as fresh:
+        command = [_program(), "-", str(fresh), "-tar", *_OPTIONS]
         with (
             tempfile.TemporaryFile() as said,
             subprocess.Popen(  # noqa: S603
@@ -147,24 +145,13 @@ def write(target: Path, manifest: Mapping[str, Entry], tag: str, size: int) -> N
         if code != 0 or broken:
             raise StagingError(f"{command[0]} has failed ({_NEWER}): {words[-500:] or f'exit code {code}'}")
         fresh.chmod(0o600)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _fill(stream: Any, manifest: Mapping[str, Entry], tag: str, size: int) -> bool:
     """Write all files to the program; return whether it has ended before."""
-    done = 0
     try:
         with progress("packing", size // 2**20) as show, stream:
-
-            def packed(bytes_: int) -> None:
-                nonlocal done
-                before, done = done, done + bytes_
-                if done >> 23 != before >> 23:
-                    show(done // 2**20, "MiB")
-
-            archive.fill(stream, manifest, manifest, top=".", tag=tag, packed=packed)
+            archive.fill(stream, manifest, manifest, top=".", tag=tag, packed=in_mebibytes(show))
     except BrokenPipeError:
         return True
     return False

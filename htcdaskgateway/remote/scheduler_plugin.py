@@ -113,7 +113,7 @@ class HTCondorWorkers(SchedulerPlugin):  # type: ignore[misc]
         first = "wanted" in values and not known
         self.notes.update(values)
         self.notes.update({name: value for name, value in unless.items() if not self.notes.get(name)})
-        return {**{name: self.notes.get(name) for name in ("schedd", "closing")}, "first": first}
+        return {"schedd": self.notes.get("schedd"), "closing": self.notes.get("closing"), "first": first}
 
     async def noted(self, name: str, default: Any = None) -> Any:
         """Return a value that some client has put there."""

@@ -215,7 +215,8 @@ def test_the_packages_come_in_two_halves_and_one_alone_is_nothing(small, node, m
 
 def test_an_archive_that_was_altered_is_not_unpacked(packed, node, tmp_path):
     altered = tmp_path / "boot.tar.gz"
-    archive.write(altered, {}, [], top="env")
+    with archive.into(altered) as stream:
+        archive.fill(stream, {}, [], top="env")
     wrong = dataclasses.replace(packed, archives={**packed.archives, "boot.tar.gz": str(altered)})
     code, _, err = node.run(wrong)
     assert code == EXIT_UNPACK

@@ -25,15 +25,15 @@ def test_a_spooled_submit_may_take_as_long_as_what_it_sends(tool_calls, new_clus
     assert len(pool.jobs(cluster.name)) == 20
 
 
-def test_the_limit_of_a_spooled_submit_grows_with_the_image_that_each_job_is_sent(stage, tmp_path):
+def test_the_limit_of_a_spooled_submit_grows_with_the_image_that_each_job_is_sent(bare, stage, tmp_path):
     image = tmp_path / "big.sif"
     with image.open("wb") as file:
         file.truncate(100 * 2**20)
 
     def limit(count, **keywords):
-        # The runtime is named: a pool that this process has started leaves "none" in dask's configuration.
-        image_of = {"container_image": str(image), "container_runtime": "htcondor"}
-        return Staging("c1", WorkerSpec.from_keywords(spool=True, **image_of, **keywords)).spool_limit(count)
+        return Staging(
+            "c1", WorkerSpec.from_keywords(spool=True, container_image=str(image), **keywords)
+        ).spool_limit(count)
 
     assert limit(3) == 60 + 3 * 101
     assert limit(3, transfer_container=False) == 60 + 3

@@ -120,7 +120,8 @@ def test_more_cores_than_any_machine_has(new_cluster: Callable[..., Any]) -> Non
     assert first.startswith("Each worker asks for 99 cores; the largest machine has 10. Job ")
     assert "(and 1 more) cannot run in this pool" in first
     assert "no slot meets: TARGET.Cpus >= RequestCpus (RequestCpus = 99)" in str(told)
-    assert "at least 1 slot can meet each of the other" in str(told)
+    # A job of the test before may still have a dynamic slot.
+    assert re.search(r"at least \d+ slots? can meet each of the other", str(told))
     assert (
         "`cluster = gateway.connect(cluster.name, cpus=10)`, then `cluster.scale(0)` and `cluster.scale(2)`"
         in first

@@ -1,11 +1,13 @@
-"""The terminal command, run as a user runs it."""
+"""The terminal command: what it prints and how it ends."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,27 @@ from htcdaskgateway import cli
 COMMANDS = ("list", "jobs", "logs", "scale", "stop", "watch", "timeline", "usage")
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("htcdaskgateway")
+def started(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Start the command as a process of its own, which imports Dask first."""
     return subprocess.run(
-        [program, *map(str, arguments)],
+        [Path(sys.executable).with_name("htcdaskgateway"), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
         env={**os.environ, **environment},
     )
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, unless it is to have an environment of its own."""
+    if environment:
+        return started(*arguments, **environment)
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(map(str, arguments)), prog_name="htcdaskgateway")
+        code = ended.value.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def ok(*arguments: object, **environment: str) -> str:
@@ -52,9 +66,9 @@ def client_settings(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("client_settings")
 def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any, pool: Pool) -> None:
     name = cluster.name
-    assert f"{name}  running since" in ok("list")
+    assert f"{name}  running since" in started("list").stdout
     assert ok("jobs", name) == "no worker jobs\n"
-    assert "1 " in ok("scale", name, 1)
+    assert "1 " in started("scale", name, 1).stdout
     cluster.get_client().wait_for_workers(1, timeout=PATIENCE)
     wait_until(lambda: "1 running, 0 idle, 0 held" in ok("list"))
     table = ok("jobs", name)
@@ -65,7 +79,7 @@ def test_a_cluster_from_another_process_is_seen_scaled_and_stopped(cluster: Any,
     assert f"==> htcondor-{job}-1@" in ok("logs", name, job)
     assert ok("scale", name, 0) == "0 running, 0 idle, 0 held\n"
     wait_until(lambda: not pool.jobs(name), what="the job has brought its output back, and left")
-    assert ok("stop", name) == f"{name} is stopped\n"
+    assert started("stop", name).stdout == f"{name} is stopped\n"
     assert name not in ok("list")
     assert not pool.jobs(name)
     assert f"==> htcondor-{job}-1@" in ok("logs", name), "the output outlives the cluster"
@@ -200,7 +214,7 @@ def test_no_tools_of_htcondor(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_help_teaches() -> None:
-    told = ok("--help")
+    told = started("--help").stdout
     assert all(command in told for command in COMMANDS)
     assert "Begin with `htcdaskgateway list`" in told
     for command in COMMANDS:

@@ -56,6 +56,7 @@ def test_shutdown_of_the_client_shuts_the_cluster_down(new_cluster, gateway, poo
     assert gone(gateway, pool, cluster.name)
 
 
+@pytest.mark.long
 def test_shutdown_of_an_asynchronous_client_shuts_the_cluster_down_and_its_close_does_not(system, gateway, pool):
     async def body() -> str:
         async with system.gateway(asynchronous=True) as asynchronous:
@@ -256,6 +257,7 @@ def no_job_comes(pool, name, seconds=5.0):
 
 
 @pytest.mark.parametrize("adapting", [False, True])
+@pytest.mark.long
 def test_shutdown_waits_for_the_submit_that_is_under_way(slow_submit, new_cluster, pool, adapting):
     cluster = new_cluster(requirements=NOWHERE)
     if adapting:
@@ -309,6 +311,7 @@ def test_stop_catches_the_submit_that_another_client_has_under_way(
         no_job_comes(pool, cluster.name)
 
 
+@pytest.mark.long
 def test_a_submit_that_its_caller_has_given_up_is_counted_by_the_next(slow_submit, new_cluster, pool):
     cluster = new_cluster(requirements=NOWHERE)
 
@@ -338,6 +341,7 @@ def test_a_shutdown_that_has_failed_does_not_close_the_cluster_for_ever(new_clus
 
 
 @pytest.mark.filterwarnings("ignore:.*closing")
+@pytest.mark.long
 def test_a_cluster_that_the_gateway_has_stopped_is_told_at_once(system, new_cluster, caplog):
     cluster = new_cluster(requirements=NOWHERE)
     adaptive = cluster.adapt(minimum=0, maximum=1, interval="100ms")

@@ -102,6 +102,7 @@ def used(python, cwd):
     return Path(run(python, "-I", "-c", USE, cwd=cwd).strip())
 
 
+@pytest.mark.long
 def test_from_a_wheel(checkout, python, tmp_path):
     wheel = build(python, checkout, "wheel")
     assert wheel.name == "ncsa_htcdaskgateway-2.0.0-py3-none-any.whl"

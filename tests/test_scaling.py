@@ -78,6 +78,7 @@ def test_the_main_job(tool_calls, cluster, pool):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_the_last_workers_result_goes_only_with_scale_0(cluster, pool):
     cluster.scale(1)
     with cluster.get_client() as client:
@@ -108,6 +109,7 @@ def test_results_move_also_where_the_queue_tells_of_another_start(tool_calls, cl
     assert tool_calls.calls_of("condor_rm") == []  # which would have left the data to the worker's last seconds
 
 
+@pytest.mark.long
 def test_workers_whose_data_takes_too_long_to_move_go_on_working(cluster, pool):
     cluster.scale(2)
     with cluster.get_client() as client:
@@ -125,6 +127,7 @@ def test_workers_whose_data_takes_too_long_to_move_go_on_working(cluster, pool):
         assert client.gather(held) == values
 
 
+@pytest.mark.long
 def test_a_worker_has_its_name_before_its_start_is_counted(new_cluster, pool):
     # A job whose turn is still to come counts as running.
     cluster = new_cluster(job_extra_directives={"next_job_start_delay": 4})
@@ -217,6 +220,7 @@ with HTCGateway() as gateway:
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_a_second_process_sees_scales_and_shuts_down_the_same_jobs(gateway, pool):
     cluster = gateway.new_cluster(shutdown_on_close=False, memory="600MB")
     try:

@@ -59,6 +59,7 @@ def test_jobs_are_counted_scaled_and_removed_where_they_are(new_cluster, gateway
     wait_until(lambda: not jobs_at(pool, "schedd@", cluster.name), what="the jobs leave the queue")
 
 
+@pytest.mark.long
 def test_a_cluster_is_stopped_by_its_name_from_another_access_point(new_cluster, gateway, from_second):
     cluster = new_cluster(requirements=NOWHERE)
     cluster.scale(2)

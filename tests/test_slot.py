@@ -114,6 +114,7 @@ def test_a_lifetime_ends_the_job_or_only_the_worker(new_cluster, pool):
 
 @pytest.mark.core
 @pytest.mark.parametrize("nanny", [False, True], ids=["without nanny", "nanny"])
+@pytest.mark.long
 def test_several_workers_in_one_job(new_cluster, pool, nanny):
     cluster = new_cluster(processes=2, cpus=4, memory="1GB", nanny=nanny)
     with with_workers(cluster, 3) as client:
@@ -175,6 +176,7 @@ def test_a_worker_that_dies_does_not_cost_the_work_of_the_others(new_cluster, po
         del held
 
 
+@pytest.mark.long
 def test_an_evicted_nanny_hands_over_what_its_worker_holds(new_cluster, pool):
     cluster = new_cluster(nanny=True, memory="512MB")
     with with_workers(cluster, 2) as client:
@@ -219,6 +221,7 @@ def test_a_nanny_without_a_scheduler_leaves(new_cluster, pool):
     assert [(ad["JobStatus"], ad["ExitCode"]) for ad in pool.history(cluster.name)] == [(COMPLETED, 0)]
 
 
+@pytest.mark.long
 def test_only_this_machine_reaches_a_workers_http(cluster):
     with with_workers(cluster, 1) as client:
         (found,) = client.run(
@@ -374,6 +377,7 @@ def test_a_restart_does_not_end_adaptive_scaling(cluster):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_a_call_that_needs_a_nanny_fails_at_once_where_there_is_none(cluster):
     with with_workers(cluster, 1) as client:
         with pytest.raises(Exception, match="nanny=True"):
@@ -386,6 +390,7 @@ def test_a_call_that_needs_a_nanny_fails_at_once_where_there_is_none(cluster):
             client.restart_workers(list(client.nthreads()))
 
 
+@pytest.mark.long
 def test_nanny_plugins_reach_workers_that_have_a_nanny(new_cluster, tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "brought_along.py").write_text("ANSWER = 42\n")

@@ -58,6 +58,7 @@ def test_a_retired_worker_leaves_with_0(one, pool):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_restarted_workers_come_back_in_the_same_number(cluster, pool):
     cluster.scale(2)
     with cluster.get_client() as client:
@@ -124,6 +125,7 @@ def test_a_worker_that_has_lost_its_connection_comes_back(one, pool, system):
     ("end", "told", "subcode"),
     [("exit 3", "the last time with exit code 3", 3), ("kill -9 $$", "the last time with signal 9", 128)],
 )
+@pytest.mark.long
 def test_a_worker_that_fails_three_times_is_held_with_the_reason(new_cluster, pool, end, told, subcode):
     cluster = new_cluster(job_script_prologue=['echo "before the end"', end])
     cluster.scale(1)
@@ -154,6 +156,7 @@ def test_a_worker_that_dies_comes_back(one, pool):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path):
     cluster.scale(2)
     marks = tmp_path / "runs"
@@ -199,6 +202,7 @@ def test_the_last_three_starts_keep_their_output(one, pool):
     assert [f"{name} starts on" in text for name in seen] == [False, True, False, True]
 
 
+@pytest.mark.long
 def test_jobs_that_nobody_waits_for_leave_the_queue(new_cluster, pool):
     """The bound of those that cannot notice that their cluster is gone."""
     cluster = new_cluster(requirements="HasNoSuchThing", max_idle_time="3s", max_held_time="3s")
@@ -220,6 +224,7 @@ def test_a_worker_stays_behind_a_stock_server(one):
     assert client.submit(sum, [1, 2]).result(60) == 3
 
 
+@pytest.mark.long
 def test_a_spooled_job_joins_and_leaves(new_cluster, pool):
     cluster = new_cluster(spool=True)
     cluster.scale(1)

@@ -98,6 +98,7 @@ def test_all_jobs_are_counted_told_apart_and_removed_whichever_schedd_a_wrapper_
     wait_until(lambda: not queued(pool, cluster.name), what="the jobs leave both queues")
 
 
+@pytest.mark.long
 def test_a_cluster_is_stopped_by_its_name_at_all_schedds_of_a_wrapper(wrapped, pool, gateway, new_cluster):
     cluster = new_cluster(requirements="HasNoSuchThing")
     cluster.scale(1)

@@ -140,6 +140,7 @@ with_nannies = pytest.mark.parametrize("make", [kind for kind in KINDS if KINDS[
 
 @ours
 @pytest.mark.parametrize("nanny", [False, True], ids=["without nanny", "nanny"])
+@pytest.mark.long
 def test_restart(make: Make, nanny: bool, request: pytest.FixtureRequest) -> None:
     if nanny and "relayed" in request.node.callspec.id:
         pytest.skip("a nanny is reached at a port of its own")

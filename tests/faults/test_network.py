@@ -60,6 +60,7 @@ def test_workers_leave_when_the_proxy_stays_away_and_scale_brings_them_back(new_
         wait_for_workers(client, 2)
 
 
+@pytest.mark.long
 def test_gateway_server_that_restarts_interrupts_nothing(cluster, gateway, system, pool):
     cluster.scale(2)
     with cluster.get_client() as client:

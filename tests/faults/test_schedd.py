@@ -194,6 +194,7 @@ def test_two_clients_that_scale_to_four_at_once_end_with_four_jobs(cluster, pool
             client.end()
 
 
+@pytest.mark.long
 def test_two_clients_that_scale_to_different_numbers_agree_on_one_of_them(cluster, pool):
     clients = [OtherClient(cluster.name, n) for n in (2, 5)]
     try:
@@ -211,6 +212,7 @@ def test_two_clients_that_scale_to_different_numbers_agree_on_one_of_them(cluste
             client.end()
 
 
+@pytest.mark.long
 def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(
     new_cluster, gateway, pool, trouble
 ):
@@ -279,6 +281,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.long
 def test_wrong_answer_of_condor_q_is_an_error_and_never_a_count(tool_calls, new_cluster, pool):
     with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
         cluster = new_cluster()

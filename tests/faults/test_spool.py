@@ -40,6 +40,7 @@ def test_the_limit_of_a_spooled_submit_grows_with_the_image_that_each_job_is_sen
     assert limit(0) == 60
 
 
+@pytest.mark.long
 def test_jobs_whose_input_never_arrived_leave_by_themselves_and_do_not_count_for_ever(new_cluster, pool, trouble):
     with dask.config.set({"htcdaskgateway.condor.timeout": "5s"}):
         cluster = new_cluster(spool=True, requirements=NOWHERE)

@@ -78,6 +78,7 @@ def test_the_python_of_the_values_says_what_the_page_says() -> None:
     assert config.ClusterConfig.idle_timeout == 3600
 
 
+@pytest.mark.long
 def test_a_real_server_runs_the_values_python_and_makes_clusters() -> None:
     extra = documented()["gateway"]["extraConfig"]
     # Which command there is on this machine is the local server's to know.

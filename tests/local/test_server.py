@@ -28,6 +28,7 @@ def connect(server, password=None):
     return Gateway(address=server.address, proxy_address=server.proxy_address, auth=auth)
 
 
+@pytest.mark.long
 def test_cluster_computes_and_nothing_is_left(processes_of):
     with GatewayServer(cluster_max_workers=1) as server:
         directory = server.directory

@@ -47,6 +47,7 @@ def test_without_a_directory_of_the_site_the_jobs_own_is_used(packed, node):
     assert not node.cache.exists()
 
 
+@pytest.mark.long
 def test_what_is_not_there_and_was_not_sent_is_asked_for_and_is_no_failure(packed, node):
     assert node.run(packed, base=False)[0] == EXIT_RESEND
     assert node.run(packed)[0] == 0
@@ -94,6 +95,7 @@ def test_one_that_is_killed_while_it_unpacks_leaves_nothing_that_is_used(packed,
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.long
 def test_a_full_disk_is_said_and_leaves_nothing_half_made(packed, node):
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", node.shared], capture_output=True, text=True, timeout=20
@@ -185,6 +187,7 @@ def members(path):
     return {name.split("/")[4] for name in names}, len(names)
 
 
+@pytest.mark.long
 def test_the_packages_come_in_two_halves_and_one_alone_is_nothing(small, node, monkeypatch, tmp_path):
     # Of its own: none that is packed already, and what each node's tar reads.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -77,6 +77,7 @@ def test_a_pool_that_does_not_answer_is_no_reason_not_to_begin(pool, caplog):
     assert "the collector does not answer" in caplog.text
 
 
+@pytest.mark.long
 def test_files_are_chosen_at_the_start_only_where_the_schedd_can_do_so(packed):
     assert nodes.note(packed, {"node.example.org"})
     assert not nodes.note(packed, {"node.example.org"})

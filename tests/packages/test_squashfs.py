@@ -114,6 +114,7 @@ def test_a_path_that_cannot_be_bound_is_an_error_at_once(tools, monkeypatch, tmp
         packing.check(str(environment(tmp_path / "a,b").path), image=True)
 
 
+@pytest.mark.long
 def test_a_mksquashfs_that_fails_leaves_nothing_behind(small, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     program = tmp_path / "mksquashfs"

@@ -90,6 +90,7 @@ def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_shrinking_leaves_workers_that_process_something(
     cluster: Any, pool: Pool, runs: Any, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_shrinking_leaves_workers_that_process_something(
     assert runs.counts == Counter(range(2))
 
 
+@pytest.mark.long
 def test_jobs_that_wait_are_removed_first(
     new_cluster: Callable[..., Any], pool: Pool, runs: Any, tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_the_gateway_client_adapts_a_cluster_until_it_is_closed(
     assert len(pool.jobs(cluster.name)) == 1
 
 
+@pytest.mark.long
 def test_a_schedd_that_is_away_is_logged_once_and_adapting_goes_on(
     tool_calls: Tools, cluster: Any, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:

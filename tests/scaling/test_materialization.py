@@ -120,6 +120,7 @@ def test_jobs_are_made_until_their_time_to_wait_is_over(new_cluster: Callable[..
     assert looked(cluster) == []
 
 
+@pytest.mark.long
 def test_what_a_user_removes_by_hand_does_not_count(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(max_idle=1)
     cluster.scale(1)

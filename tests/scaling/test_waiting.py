@@ -54,6 +54,7 @@ def test_the_timeouts_message_counts(new_cluster: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("_quick")
+@pytest.mark.long
 def test_it_ends_when_too_many_jobs_are_held_and_each_hold_is_warned_of_once(
     new_cluster: Callable[..., Any], pool: Pool
 ) -> None:

@@ -49,6 +49,7 @@ def open_umask():
     os.umask(before)
 
 
+@pytest.mark.long
 def test_key_is_nowhere_but_in_two_private_places_and_is_gone_in_the_end(open_umask, new_cluster, system, pool):
     assert system.pool is not None
     cluster = new_cluster()

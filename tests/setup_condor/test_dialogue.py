@@ -170,6 +170,7 @@ def test_a_fingerprint_counts_in_sshs_own_words_alone(account, login_node, perso
     succeeds(person(node.port, "-o", through(account, jump), "--host-key", node.fingerprint))
 
 
+@pytest.mark.long
 def test_the_answers_to_the_question_for_the_host_key(account, login_node, person):
     node = login_node(method="none")
     one = person(node.port)
@@ -223,6 +224,7 @@ def test_a_new_password_that_is_demanded(account, login_node, person):
     assert "another-secret" not in seen
 
 
+@pytest.mark.long
 def test_no_secret_is_seen_anywhere(account, login_node, person, tmp_path):
     node = login_node(duo="silent", echoes_password=True)
     account.know(node)

@@ -34,6 +34,7 @@ def jobs_at(pool, schedd, cluster):
     return pool.ads("-name", schedd, "-constraint", f'HTCDaskGatewayCluster == "{cluster}" && JobStatus != 3')
 
 
+@pytest.mark.long
 def test_a_new_cluster_chooses_its_schedd_once_and_all_who_connect_use_it(second, pool, gateway, new_cluster):
     constraint = 'Kind =?= "LPC"'
     wait_until(lambda: SECOND in pool.run("condor_status", "-schedd", "-constraint", constraint, "-af", "Name"))

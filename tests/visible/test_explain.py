@@ -200,6 +200,7 @@ def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) ->
     assert told.hopeless
 
 
+@pytest.mark.long
 def test_a_python_that_is_not_on_the_execute_node(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(python="/no where/bin/python")
     cluster.scale(1)

@@ -28,6 +28,7 @@ def seen(cluster: Any) -> str:
     return str(cluster.gateway.sync(cluster.fleet.look).summary())
 
 
+@pytest.mark.long
 def test_after_wait_for_workers_all_counts_agree(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
 

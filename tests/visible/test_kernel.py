@@ -45,6 +45,7 @@ def test_an_error_shows_its_words_and_the_whole_is_one_call_away() -> None:
     assert "deep" in "\n".join(error.traceback)
 
 
+@pytest.mark.long
 def test_a_warning_shows_no_line_of_ours() -> None:
     (shown,) = outputs(
         "from htcdaskgateway.display.warn import warn\nwarn('jobs are on hold', UserWarning)",

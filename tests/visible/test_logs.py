@@ -23,6 +23,7 @@ def with_workers(cluster: Any, n: int) -> Any:
 
 
 @pytest.mark.parametrize("spool", [False, True], ids=["shared-directory", "spooled"])
+@pytest.mark.long
 def test_of_running_and_of_finished_workers(spool: bool, new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(spool=spool)
     with_workers(cluster, 2)

@@ -80,6 +80,7 @@ def test_what_happens_to_the_jobs_is_in_the_timeline_also_after_the_shutdown(
     assert "<svg" in told._repr_html_()
 
 
+@pytest.mark.long
 def test_a_log_in_xml_is_read_too(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(cpus=1, job_extra_directives={"log_xml": "true"})
     cluster.scale(1)

@@ -153,6 +153,7 @@ def test_what_goes_wrong_behind_a_button_is_shown_in_the_widget(
         assert message.value == told
 
 
+@pytest.mark.long
 def test_a_button_does_not_block_the_notebook(tool_calls: Tools, cluster: Any, pool: Pool) -> None:
     tool_calls.script("condor_submit", f'sleep 3; exec {pool.bin}/condor_submit "$@"')
     buttons(cluster)

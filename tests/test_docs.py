@@ -296,6 +296,7 @@ def test_workers_in_the_pages_can_be_asked_for(page: Path, bare: Path) -> None:
                 WorkerSpec.from_keywords(**{name: value for name, value in given.items() if name in KEYWORDS})
 
 
+@pytest.mark.long
 def test_the_lines_for_those_who_come_from_dask_jobqueue_run(system: Any, gateway: Any) -> None:
     cell = (
         blocks(TOP / "docs" / "from-dask-jobqueue.md", "python")[0].replace('"16GiB"', '"1GiB"').replace("=4", "=1")

@@ -42,6 +42,7 @@ def gone(gateway, pool, name):
 
 
 @pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.long
 def test_shutdown_of_the_client_shuts_the_cluster_down(new_cluster, gateway, pool, connected):
     cluster = new_cluster(requirements=NOWHERE)
     cluster.scale(1)

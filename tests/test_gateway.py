@@ -277,6 +277,7 @@ def test_closing_leaves_or_shuts_down_as_told(gateway, pool):
         assert gone(gateway, cluster.name)
 
 
+@pytest.mark.long
 def test_shutdown_of_a_client_removes_the_jobs_also_where_another_made_the_cluster(new_cluster, gateway, pool):
     cluster = new_cluster()
     cluster.scale(1)

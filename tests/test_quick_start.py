@@ -117,6 +117,7 @@ def test_the_notebook_of_ncsa(system, gateway, pool, tmp_path):
     left_nothing(gateway, pool, name)
 
 
+@pytest.mark.long
 def test_its_password_in_a_dotenv_file(system, gateway, pool, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DASK_GATEWAY")}
     (tmp_path / ".env").write_text(f"DASK_GATEWAY_PASSWORD={system.password}\n")

@@ -92,6 +92,7 @@ def test_the_last_workers_result_goes_only_with_scale_0(cluster, pool):
         assert client.submit(sum, [5, 6]).result(60) == 11
 
 
+@pytest.mark.long
 def test_results_move_also_where_the_queue_tells_of_another_start(tool_calls, cluster, pool):
     """A job may start again after the look at the queue; the scheduler says which workers there are."""
     condor_q = shlex.quote(str(tool_calls.real / "condor_q"))
@@ -174,6 +175,7 @@ def test_a_task_is_not_blamed_for_workers_that_scale_removes(cluster, pool, tmp_
 
 @pytest.mark.core
 @pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
+@pytest.mark.long
 def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     cluster = new_cluster(requirements="TARGET.Cpus >= 1")
     cluster.scale(1)

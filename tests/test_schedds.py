@@ -68,6 +68,7 @@ def test_a_cluster_is_stopped_by_its_name_from_another_access_point(new_cluster,
     wait_until(lambda: not jobs_at(pool, "schedd@", cluster.name), what="the jobs leave the queue")
 
 
+@pytest.mark.long
 def test_the_sweep_leaves_alone_whose_jobs_another_schedd_holds(gateway, new_cluster, from_second, pool, stage):
     spec = new_cluster(requirements=NOWHERE).spec
     for name in ("queued", "died"):

@@ -50,6 +50,7 @@ def starts(text):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_a_retired_worker_leaves_with_0(one, pool):
     cluster, client = one
     client.retire_workers([next(iter(client.nthreads()))])

@@ -256,6 +256,7 @@ def test_killed_schedd_makes_no_jobs_that_have_been_taken_back(trouble, new_clus
     assert kept["ProcId"] in {job.id.proc for job in cluster.gateway.sync(cluster.fleet.look, 0)}
 
 
+@pytest.mark.long
 def test_noise_around_the_tools_answers_changes_no_count(tool_calls, new_cluster, pool):
     noise = f"{BANNER}; {WARNING}"
     for tool in ("condor_submit", "condor_q", "condor_rm"):

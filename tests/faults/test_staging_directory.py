@@ -64,6 +64,7 @@ def mounted(system, tmp_path, tool_calls):
     ],
     ids=["full", "no-inodes", "read-only"],
 )
+@pytest.mark.long
 def test_staging_directory_that_cannot_be_written_is_a_clear_error(mounted, options, prepare, reason):
     stdout, stderr = mounted(options, prepare)
     assert "StagingError" in stdout, stderr
@@ -100,6 +101,7 @@ def test_staging_directory_that_is_removed_is_a_clear_error_and_harms_no_worker(
         wait_for_workers(client, 3)
 
 
+@pytest.mark.long
 def test_credentials_that_are_gone_are_noticed_before_a_job_is_submitted(tool_calls, new_cluster, pool):
     cluster = new_cluster()
     (cluster.fleet.staging.directory / "credentials" / "dask.pem").unlink()

@@ -83,6 +83,7 @@ def test_work_ends_whole_when_the_machine_of_its_workers_does_not(new_cluster, p
     assert pool.statuses(cluster.name) == [2, 2]
 
 
+@pytest.mark.long
 def test_restart_of_the_client_brings_the_same_number_of_workers_back(cluster, pool):
     cluster.scale(3)
     with cluster.get_client() as client:

@@ -53,6 +53,7 @@ def test_what_is_not_there_and_was_not_sent_is_asked_for_and_is_no_failure(packe
     assert node.run(packed)[0] == 0
 
 
+@pytest.mark.long
 def test_one_package_more_is_made_of_what_is_there_and_one_that_went_is_gone(small, packed, node):
     assert node.run(packed)[0] == 0
     small.install("pack_me", "VALUE = 'second'\n")
@@ -227,6 +228,7 @@ def test_an_archive_that_was_altered_is_not_unpacked(packed, node, tmp_path):
     assert trees(node) == []
 
 
+@pytest.mark.long
 def test_a_node_of_another_architecture_or_with_an_older_glibc_says_both(packed, node):
     code, _, err = node.run(packed, path=tools(node.directory / "arch", uname="echo riscv64"))
     assert code == EXIT_NODE

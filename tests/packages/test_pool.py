@@ -116,6 +116,7 @@ def test_a_job_that_cannot_use_its_packages_is_held_with_the_reason(new_cluster,
     assert re.search(reason, job.hold_reason)
 
 
+@pytest.mark.long
 def test_packages_are_sent_once_to_a_node_only_where_that_is_asked_for_and_else_plainly(packed, monkeypatch):
     monkeypatch.setattr(nodes, "known", lambda packed: [])
     plain = sending.request(packed, plainly=False)

@@ -97,6 +97,7 @@ def test_all_is_well(configured, new_token):
     assert "eyJ" not in text
 
 
+@pytest.mark.long
 def test_an_expired_token_and_one_that_hides_a_good_one(configured, new_token):
     hiding = configured.token.with_name("a-first")
     new_token(hiding, lifetime=1)
@@ -139,6 +140,7 @@ def test_no_token(configured):
     assert "accepts no token" in lines["schedd"]
 
 
+@pytest.mark.long
 def test_the_schedd_and_then_the_collector_down(configured, condor_pool, collector, new_token):
     with PersonalPool(cpus=1) as mortal:
         # Its signing key is another one, so its token has to come from it.

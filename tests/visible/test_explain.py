@@ -161,6 +161,7 @@ def test_the_way_out_that_is_proposed_works_and_keeps_the_cluster(new_cluster: C
             connected.close()
 
 
+@pytest.mark.long
 def test_a_job_that_is_held_is_replaced_without_touching_those_that_run(
     new_cluster: Callable[..., Any], pool: Pool
 ) -> None:

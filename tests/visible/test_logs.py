@@ -75,6 +75,7 @@ def test_each_start_of_a_job_has_its_own(new_cluster: Callable[..., Any]) -> Non
     assert f"==> htcondor-{job.id}-2@{job.schedd} <==" in text
 
 
+@pytest.mark.long
 def test_machines_that_do_not_answer_cost_a_bounded_time_however_many_they_are(
     tool_calls: Tools, new_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

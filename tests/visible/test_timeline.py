@@ -90,6 +90,7 @@ def test_a_log_in_xml_is_read_too(new_cluster: Callable[..., Any]) -> None:
     assert told.starts[0].queue % 1, "it knows fractions of a second"
 
 
+@pytest.mark.long
 def test_the_wait_for_workers_ends_with_where_the_time_went(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr("htcdaskgateway.fleet.waiting.tell", shown.append)

@@ -78,6 +78,7 @@ def test_it_agrees_with_the_ads_of_the_queue_and_of_the_history(
     assert any('ask for memory="768MB" and start sooner' in words for words in told.proposals), str(told)
 
 
+@pytest.mark.long
 def test_a_job_that_runs_counts_until_now(cluster: Any, pool: Pool) -> None:
     cluster.scale(1)
     wait_until(lambda: pool.statuses(cluster.name) == [2])

@@ -124,6 +124,7 @@ def test_what_has_not_joined_is_never_said_to_be_there(new_cluster: Callable[...
         wait_until(lambda: "No worker has written" in cluster._view.logs.value)
 
 
+@pytest.mark.long
 def test_a_worker_that_joins_is_seen_to_run_without_waiting_for_the_next_look(cluster: Any) -> None:
     with dask.config.set({"htcdaskgateway.condor.poll-interval": "10m"}):
         cluster._ipython_display_()

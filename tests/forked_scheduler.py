@@ -8,6 +8,7 @@ passes signals on and ends as the scheduler does; who kills either kills both.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -22,7 +23,15 @@ def serve(path: str) -> None:
     import select
 
     import dask_gateway.scheduler_preload  # noqa: F401
-    import distributed.cli.dask_scheduler  # noqa: F401
+    import distributed.cli.dask_scheduler
+
+    with contextlib.suppress(ImportError):
+        # What a scheduler imports when it starts: the greater part of what it costs.
+        import distributed.dashboard.scheduler
+        import distributed.http.scheduler.info
+        import distributed.http.scheduler.json
+        import distributed.http.scheduler.prometheus
+    gc.freeze()
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

@@ -30,7 +30,7 @@ def serve(path: str) -> None:
         import distributed.dashboard.scheduler
         import distributed.http.scheduler.info
         import distributed.http.scheduler.json
-        import distributed.http.scheduler.prometheus
+        import distributed.http.scheduler.prometheus  # noqa: F401
     gc.freeze()
 
     with socket.socket(socket.AF_UNIX) as listener:

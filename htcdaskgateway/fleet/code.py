@@ -13,7 +13,6 @@ from .. import config
 from ..errors import ConfigError, PackagesError
 from ..packages import nodes, packing
 from ..packages.packed import Packed
-from ..packages.sending import directories
 from ..plain import counted
 from ..remote.scheduler_plugin import job_of
 from ..scheduler.link import SchedulerLink
@@ -116,7 +115,7 @@ async def _successors(fleet: Fleet, names: list[str], code: str) -> list[str]:
 async def learn(fleet: Fleet) -> None:
     """Take note of the machines whose cache has the packages, so that they are not sent there again."""
     packed = fleet.staging.packed
-    if packed is None or not directories():
+    if packed is None or not nodes.directories():
         return
     told = (await fleet.scheduler.packages()).values()
     machines = {worker["machine"] for worker in told if worker["machine"] and worker["key"] == packed.key}

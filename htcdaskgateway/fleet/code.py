@@ -25,7 +25,7 @@ _PATIENCE = 60.0
 _PAUSE = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Synced:
     """What `HTCGatewayCluster.sync_packages` has done.
 
@@ -47,7 +47,9 @@ class Synced:
     kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{counted(self.workers, 'worker')} started anew, {self.sent / 1000:.1f} kB sent to each."
+        text = "No worker that runs needs the local code anew."
+        if self.workers:
+            text = f"{counted(self.workers, 'worker')} started anew, {self.sent / 1000:.1f} kB sent to each."
         if self.packages_changed:
             text += (
                 " Installed packages have changed: jobs that start from now on have them; scale(0) ends the others."
@@ -55,6 +57,8 @@ class Synced:
         if self.kept:
             text += f" These still hold results that could not be moved: {', '.join(self.kept)}."
         return text
+
+    __repr__ = __str__
 
 
 async def sync(fleet: Fleet) -> Synced:
@@ -65,13 +69,10 @@ async def sync(fleet: Fleet) -> Synced:
     before, stage.packed = stage.packed, await packing.pack_beside(packages, image=stage.spec.packages_image)
     packed = stage.packed
     await asyncio.to_thread(stage.refresh)
-    old = {
-        address: told["name"]
-        for address, told in (await fleet.scheduler.packages()).items()
-        if told["code"] != packed.local
-    }
+    told = await fleet.scheduler.packages()
+    old = {address: worker["name"] for address, worker in told.items() if worker["code"] != packed.local}
     code = await at_scheduler(fleet.scheduler, packed)
-    changed = packed.key != before.key
+    changed = packed.key != before.key or any(worker["key"] != packed.key for worker in told.values())
     if not old:
         return Synced(0, len(code), changed)
     answers = await fleet.scheduler.send_code(list(old), code, packed.local)

@@ -13,7 +13,6 @@ from .. import config
 from ..errors import ConfigError, PackagesError
 from ..packages import nodes, packing
 from ..packages.packed import Packed
-from ..packages.sending import directories
 from ..plain import counted
 from ..remote.scheduler_plugin import job_of
 from ..scheduler.link import SchedulerLink
@@ -26,7 +25,7 @@ _PATIENCE = 60.0
 _PAUSE = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Synced:
     """What `HTCGatewayCluster.sync_packages` has done.
 
@@ -48,7 +47,9 @@ class Synced:
     kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{counted(self.workers, 'worker')} started anew, {self.sent / 1000:.1f} kB sent to each."
+        text = "No worker that runs needs the local code anew."
+        if self.workers:
+            text = f"{counted(self.workers, 'worker')} started anew, {self.sent / 1000:.1f} kB sent to each."
         if self.packages_changed:
             text += (
                 " Installed packages have changed: jobs that start from now on have them; scale(0) ends the others."
@@ -56,6 +57,8 @@ class Synced:
         if self.kept:
             text += f" These still hold results that could not be moved: {', '.join(self.kept)}."
         return text
+
+    __repr__ = __str__
 
 
 async def sync(fleet: Fleet) -> Synced:
@@ -66,13 +69,10 @@ async def sync(fleet: Fleet) -> Synced:
     before, stage.packed = stage.packed, await packing.pack_beside(packages, image=stage.spec.packages_image)
     packed = stage.packed
     await asyncio.to_thread(stage.refresh)
-    old = {
-        address: told["name"]
-        for address, told in (await fleet.scheduler.packages()).items()
-        if told["code"] != packed.local
-    }
+    told = await fleet.scheduler.packages()
+    old = {address: worker["name"] for address, worker in told.items() if worker["code"] != packed.local}
     code = await at_scheduler(fleet.scheduler, packed)
-    changed = packed.key != before.key
+    changed = packed.key != before.key or any(worker["key"] != packed.key for worker in told.values())
     if not old:
         return Synced(0, len(code), changed)
     answers = await fleet.scheduler.send_code(list(old), code, packed.local)
@@ -116,7 +116,7 @@ async def _successors(fleet: Fleet, names: list[str], code: str) -> list[str]:
 async def learn(fleet: Fleet) -> None:
     """Take note of the machines whose cache has the packages, so that they are not sent there again."""
     packed = fleet.staging.packed
-    if packed is None or not directories():
+    if packed is None or not nodes.directories():
         return
     told = (await fleet.scheduler.packages()).values()
     machines = {worker["machine"] for worker in told if worker["machine"] and worker["key"] == packed.key}

@@ -6,12 +6,13 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from .. import config
 from ..condor.machines import systems
 from ..condor.quoting import quote_classad
 from ..condor.schedd import Condor
-from ..errors import CondorError, PackagesError
+from ..errors import CondorError, ConfigError, PackagesError
 from ..files import write_private
 from .keeping import cache
 from .packed import Packed
@@ -81,10 +82,25 @@ async def check(condor: Condor, packed: Packed) -> None:
         )
 
 
+def directories() -> Sequence[str]:
+    """Return the directories of the nodes that may keep packages, as they are configured."""
+    value = config.get("packages.node-directories") or []
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, str) and item.startswith("/") and ":" not in item and item.isprintable() for item in value
+    ):
+        raise ConfigError(f"htcdaskgateway.packages.node-directories={value!r} is not a list of absolute paths")
+    return value
+
+
 def known(packed: Packed) -> list[str]:
     """Return the machines that had the base of the packages when they were last heard of."""
     now = time.time()
-    return sorted(name for name, seen in _noted().get(packed.base, {}).items() if now - seen < _BELIEVED)
+    return sorted(name for name, seen in _noted().get(_place(packed.base), {}).items() if now - seen < _BELIEVED)
+
+
+def _place(base: str) -> str:
+    """Return what the machines are noted for: what they keep elsewhere does not help a job that looks here."""
+    return ":".join([base, *directories()])
 
 
 def note(packed: Packed, machines: set[str]) -> bool:
@@ -92,7 +108,7 @@ def note(packed: Packed, machines: set[str]) -> bool:
     if machines <= set(known(packed)):
         return False
     noted, now = _noted(), time.time()
-    for key in {packed.base, packed.key}:
+    for key in {_place(packed.base), _place(packed.key)}:
         noted[key] = {**noted.get(key, {}), **dict.fromkeys(machines, now)}
     fresh = {
         key: {name: seen for name, seen in names.items() if now - seen < _BELIEVED} for key, names in noted.items()

@@ -94,7 +94,7 @@ class Packing(Keeping):
         if changed or gone:
             archives["delta.tar.gz"] = delta = self.directory / f"{key}-{base}.delta.tar.gz"
             if not delta.exists():
-                notes = {"removed": "".join(f"{name}\n" for name in gone)}
+                notes = {"removed": "".join(f"{name}\n" for name in gone), **self.notes(manifest)}
                 with archive.into(delta) as stream:
                     archive.fill(stream, manifest, changed, top="env", tag=self.environment.tag, notes=notes)
         return self.packed(
@@ -111,8 +111,6 @@ class Packing(Keeping):
 
     def nearest(self, manifest: Manifest, size: int) -> tuple[str | None, list[str], list[str]]:
         """Return the base with the least difference, what changed and what went; no base if all are far."""
-        if self._conda is not None:  # what is unpacked holds its own path, and cannot be another's part
-            return None, [], []
         best: tuple[int, str | None, list[str], list[str]] = (int(_MOST_CHANGED * size) + 1, None, [], [])
         for note in self.directory.glob("*.json"):
             if not self._has(note.stem):
@@ -135,7 +133,7 @@ class Packing(Keeping):
         return boot | {name for name in manifest if _ZSTANDARD.match(name)}
 
     def notes(self, manifest: Manifest) -> Mapping[str, str]:
-        """Return texts that go along with a base, beside the environment."""
+        """Return texts that go along with a base and a difference, beside the environment."""
         return {} if self._conda is None else self._conda.notes(manifest)
 
     def _pack_base(self, base: str, manifest: Manifest, size: int) -> None:

@@ -17,6 +17,7 @@ from ..condor.quoting import quote_shell
 from ..errors import ConfigError
 from ..files import private_directory, write_private
 from . import nodes
+from .nodes import directories
 from .packed import EXTRAS, HALVES, Packed
 
 PACKAGES_FILES = ("packages_node.sh", "packages_preload.py")
@@ -129,16 +130,6 @@ def _of_archives(packed: Packed) -> dict[str, Any]:
         "DIRECTORIES": ":".join(directories()),
         "SIZE_KIB": _size() // 1024,
     }
-
-
-def directories() -> Sequence[str]:
-    """Return the directories of the nodes that may keep packages, as they are configured."""
-    value = config.get("packages.node-directories") or []
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(item, str) and item.startswith("/") and ":" not in item and item.isprintable() for item in value
-    ):
-        raise ConfigError(f"htcdaskgateway.packages.node-directories={value!r} is not a list of absolute paths")
-    return value
 
 
 def _common() -> bool:

@@ -106,19 +106,25 @@ packages_unpack_base() {
     wait "$packages_more" && [ -n "$packages_there" ] || packages_lost
 }
 
-# Write the path of the tree into conda's files, as conda-pack does; one that runs at this moment stays as it is.
+# Write the path of a tree, $1, into conda's files, as conda-pack does; one that runs at this moment stays as it is.
+# $2: the tree that has some of the files in common, which hold its path, and which it keeps as they are.
 packages_relocate() {
     packages_run "$packages_new/env" -I -B -c '
-import json, sys
-new, tree = sys.argv[1:]
+import json, os, shutil, sys
+new, tree, base = sys.argv[1:]
 sys.path.insert(0, new)
 from prefixes import update_prefix
-for path, placeholder, mode in json.load(open(new + "/prefixes.json")):
+for name, placeholder, mode in json.load(open(new + "/prefixes.json")):
+    path, common = new + "/env/" + name, base and base + "/" + name
+    if common and os.path.exists(common) and os.path.samefile(path, common):
+        shutil.copy2(path, path + ".new")
+        os.replace(path + ".new", path)
+        placeholder = base
     try:
-        update_prefix(new + "/env/" + path, tree, placeholder, mode)
+        update_prefix(path, tree, placeholder, mode)
     except ValueError as error:
-        sys.exit("packages: " + tree + " does not fit into " + path + ", which conda made for shorter paths: " + str(error))
-' "$packages_new" "$packages_tree"
+        sys.exit("packages: " + tree + " does not fit into " + name + ", which conda made for shorter paths: " + str(error))
+' "$packages_new" "$1" "$2"
 }
 
 # Make the tree; return 1 where its base is neither here nor has it come with the job.
@@ -126,12 +132,13 @@ packages_make() {
     packages_new=$packages_root/.new-$$
     rm -rf "$packages_new"
     mkdir "$packages_new" || packages_lost
-    packages_how="made of what is here and the changes"
+    packages_how="made of what is here and the changes" packages_common=
     if [ -z "$DELTA_SUM" ] || [ ! -d "$packages_root/$BASE" ]; then
         packages_unpack_base "$packages_new" || { rm -rf "$packages_new"; return 1; }
         packages_how=unpacked
         if [ -n "$DELTA_SUM" ] && [ -n "$packages_cached" ]; then
             packages_settle "$packages_new/env" "$packages_root/$BASE" || packages_lost
+            [ -z "$CONDA" ] || packages_relocate "$packages_root/$BASE" "" || packages_lost
             mv "$packages_new/env" "$packages_root/$BASE" || packages_lost
         fi
     fi
@@ -139,6 +146,7 @@ packages_make() {
         # Both have the files in common that did not change.
         cp -al "$packages_root/$BASE" "$packages_new/env" || packages_lost
         touch "$packages_root/$BASE.lock"
+        packages_common=$packages_root/$BASE
     fi
     if [ -n "$DELTA_SUM" ]; then
         packages_check delta.tar.gz "$DELTA_SUM" || packages_lost
@@ -158,7 +166,7 @@ packages_make() {
     fi
     rm -f "$packages_new/env/pyvenv.cfg"
     packages_settle "$packages_new/env" "$packages_tree" || packages_lost
-    [ -z "$CONDA" ] || packages_relocate || packages_lost
+    [ -z "$CONDA" ] || packages_relocate "$packages_tree" "$packages_common" || packages_lost
     mv "$packages_new/env" "$packages_tree" || packages_lost
     rm -rf "$packages_new"
 }

@@ -117,12 +117,12 @@ def without_package_cache(conda):
     hidden.rename(conda.parent / "pkgs")
 
 
-def seen(conda, node):
+def seen(conda, node, code="", *, base=True):
     packed = packing.pack(str(conda))
     # A node does not have it where it lies here.
     away = conda.rename(conda.with_name("away"))
     try:
-        code, out, err = node.run(packed, code=LOOK)
+        code, out, err = node.run(packed, code=LOOK + code, base=base)
     finally:
         away.rename(conda)
     assert code == 0, err
@@ -146,6 +146,69 @@ def test_a_conda_environment_has_the_nodes_path_in_its_files(conda, node):
 def test_without_condas_package_cache_only_paths_in_binary_files_stay(conda, without_package_cache, node):
     told = seen(conda, node)
     assert told["binary"] == f"{conda}/share"
+
+
+@pytest.fixture
+def one_package_more(conda):
+    """Install one, as pip does, and remove a file."""
+    site, gone = conda / "lib" / PYTHON / "site-packages", conda / "lib" / PYTHON / "wave.py"
+    text = gone.read_text()
+
+    def install():
+        (site / "one_more.py").write_text("VALUE = 'more'\n")
+        (conda / "bin" / "more").write_text(f"#!{conda}/bin/python\nimport one_more; print(one_more.VALUE)\n")
+        (conda / "bin" / "more").chmod(0o755)
+        gone.unlink()
+
+    yield install
+    gone.write_text(text)
+    for path in (site / "one_more.py", conda / "bin" / "more"):
+        path.unlink(missing_ok=True)
+
+
+MORE = """
+import importlib.util, subprocess, sys
+assert importlib.util.find_spec("wave") is None
+more = subprocess.run([sys.prefix + "/bin/more"], capture_output=True, text=True, timeout=60)
+assert more.stdout == "more\\n", more
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("there", [True, False], ids=["the base is there", "a new node"])
+def test_one_package_more_in_a_conda_environment_is_sent_alone_and_each_tree_holds_its_own_path(
+    conda, node, one_package_more, there
+):
+    base = packing.pack(str(conda))
+    if there:
+        assert seen(conda, node)["prefix"] == f"{node.cache}/{base.key}"
+    one_package_more()
+    more = packing.pack(str(conda))
+    assert more.base == base.key
+    assert Path(more.archives["delta.tar.gz"]).stat().st_size < 100_000
+    told = seen(conda, node, MORE, base=not there)
+    assert told["prefix"] == f"{node.cache}/{more.key}"
+    assert told["binary"] == f"{told['prefix']}/share"
+    # The tree that has the files in common is as it was, and also made whole where it comes along.
+    code, out, err = node.run(base, base=False, code=LOOK)
+    assert code == 0, err
+    old = json.loads(out)
+    assert old["prefix"] == f"{node.cache}/{base.key}"
+    assert {old["text"], old["binary"]} == {f"{old['prefix']}/share"}
+    assert old["tool"] == "runs"
+
+
+@pytest.mark.long
+def test_a_conda_environment_and_its_changes_are_unpacked_in_a_jobs_own_directory(conda, node, one_package_more):
+    packing.pack(str(conda))
+    one_package_more()
+    more = packing.pack(str(conda))
+    assert "delta.tar.gz" in more.archives
+    code, out, err = node.run(more, code=LOOK + MORE, cached=False)
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["prefix"] == f"{node.directory}/job-1/packages/{more.key}"
+    assert {told["text"], told["binary"]} == {f"{told['prefix']}/share"}
 
 
 @pytest.mark.long

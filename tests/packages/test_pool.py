@@ -25,6 +25,12 @@ def needs(glibc=17, machine=None):
     )  # fmt: skip
 
 
+@pytest.fixture
+def scratch():
+    with dask.config.set({"htcdaskgateway.packages.node-directories": ["/scratch"]}):
+        yield
+
+
 def matching(packed):
     """Return the slots that fit the requirement of the job."""
     of_slot = nodes.requirements(packed).replace("TARGET.", "")
@@ -78,6 +84,17 @@ def test_a_pool_that_does_not_answer_is_no_reason_not_to_begin(pool, caplog):
 
 
 @pytest.mark.long
+def test_a_node_is_believed_to_have_only_what_it_keeps_where_jobs_look(packed):
+    with dask.config.set({"htcdaskgateway.packages.node-directories": ["/data"]}):
+        assert nodes.note(packed, {"node.example.org"})
+        assert nodes.known(packed) == ["node.example.org"]
+    for elsewhere in ([], ["/other"]):
+        with dask.config.set({"htcdaskgateway.packages.node-directories": elsewhere}):
+            assert sending.request(packed, plainly=False).machines == []
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("scratch")
 def test_files_are_chosen_at_the_start_only_where_the_schedd_can_do_so(packed):
     assert nodes.note(packed, {"node.example.org"})
     assert not nodes.note(packed, {"node.example.org"})

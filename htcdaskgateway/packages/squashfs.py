@@ -39,6 +39,11 @@ class Squashing(Keeping):
     def check(environment: Environment) -> None:
         """Check that it can be sent in this way."""
         _program()
+        if environment.prefix in _SYSTEM:
+            raise ConfigError(
+                f"{environment.program} is the system's own: in a container all of {environment.prefix} would hide "
+                "the image's. Run the notebook in an environment (python -m venv), or pass no container_image"
+            )
         for bind in Layout(environment).binds():
             if re.search(r"[:,\\]", bind):
                 raise ConfigError(f"{bind} cannot be bound into a container: its path has a colon, a comma or a \\")

@@ -40,6 +40,15 @@ def test_eight_at_once_unpack_once_and_the_next_finds_it(packed, node):
 
 
 @pytest.mark.long
+def test_a_start_where_all_is_there_takes_no_longer_for_more_packages(packed, node):
+    assert node.run(packed)[0] == 0
+    # Whatever reads, counts or copies the packages.
+    none = tools(node.directory / "none", cp="exit 1", du="exit 1", sha256sum="echo wrong", find="exit 1")
+    code, _, err = node.run(packed, base=False, path=none)
+    assert (code, "cached in" in err) == (0, True), err
+
+
+@pytest.mark.long
 def test_without_a_directory_of_the_site_the_jobs_own_is_used(packed, node):
     code, out, err = node.run(packed, cached=False)
     assert code == 0, err

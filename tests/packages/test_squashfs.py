@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.local import LocalSystem, PersonalPool
 from htcdaskgateway.local.processes import run
 from htcdaskgateway.packages import packing
-from htcdaskgateway.packages.squashfs import Layout
+from htcdaskgateway.packages.squashfs import Layout, Squashing
 from htcdaskgateway.worker.spec import WorkerSpec
 
 ASKED = {"packages": "notebook", "container_runtime": "apptainer", "container_image": "/an/image.sif"}
@@ -105,6 +106,14 @@ def test_without_mksquashfs_an_error_says_so_at_once(small, monkeypatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"need mksquashfs here.*install squashfs-tools"):
         packing.check(str(small.path), image=True)
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
+def test_a_python_of_the_system_does_not_hide_the_images_files(monkeypatch, prefix):
+    monkeypatch.setattr("htcdaskgateway.packages.squashfs._program", lambda: "mksquashfs")
+    system = dataclasses.replace(packing.Environment.of("notebook"), prefix=prefix, base_prefix=prefix)
+    with pytest.raises(ConfigError, match=rf"all of {prefix} would hide the image's.*python -m venv"):
+        Squashing.check(system)
 
 
 def test_a_path_that_cannot_be_bound_is_an_error_at_once(tools, monkeypatch, tmp_path, environment):

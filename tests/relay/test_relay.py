@@ -111,6 +111,36 @@ def test_a_token_opens_one_connection_and_no_second(relayed: Client) -> None:
         assert dial(relayed, found[-1], [where]) == {"closed"}
 
 
+@pytest.mark.long
+def test_connections_for_the_relay_go_on_with_the_session_of_an_earlier_one_and_shake_hands_anew_without(
+    relayed: Client,
+) -> None:
+    assert passed(relayed) == 20_000_000
+
+    async def connect(forget: bool, dask_worker: Any) -> bool:
+        from distributed.comm import connect
+        from distributed.comm.registry import backends
+
+        links = backends["relay"].get_connector().links
+        if forget:  # one that the scheduler has not given: of this worker's own listener
+            port = dask_worker.listener.bound_address[1]
+            other = await connect(f"tls://127.0.0.1:{port}", ssl_context=links.context)
+            links.context.earlier = other.stream.socket.session
+            other.abort()
+        link = await links.connect()
+        reused = link.stream.socket.session_reused
+        # As a pulse does, which keeps the new one.
+        await link.write({"op": "htcdaskgateway_relay_pulse", "worker": "nobody", "reply": False})
+        await link.read()
+        (await links.plain(link)).close()
+        return bool(reused)
+
+    assert set(relayed.run(connect, False).values()) == {True}
+    assert set(relayed.run(connect, True).values()) == {False}
+    assert set(relayed.run(connect, False).values()) == {True}
+    assert passed(relayed) == 20_000_000
+
+
 def pulses(client: Client) -> dict[str, int]:
     """The processes that answer for the workers' links."""
 

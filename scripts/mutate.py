@@ -46,7 +46,6 @@ SWAPS: dict[type[ast.AST], str] = {
     **{ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in", ast.And: "or", ast.Or: "and"},
     **{ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.FloorDiv: "*"},
 }
-_GO_ON = (ast.Raise, ast.Continue, ast.Break, ast.Call, ast.Await)
 WORDS = {"&&": "||", "||": "&&", "=?=": "=!=", "=!=": "=?=", ">": "<=", "true": "false", "false": "true"}
 
 
@@ -79,7 +78,12 @@ def changes(path: Path) -> Iterator[Change]:
     def code(node: ast.AST) -> str:
         return f"({ast.unparse(node)})"
 
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    # Before Python 3.12 nobody knows where in its line a part of an f-string stands.
+    unknown = {part for text in ast.walk(tree) if isinstance(text, ast.JoinedStr) for part in ast.walk(text)}
+    for node in ast.walk(tree):
+        if node in unknown:
+            continue
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in SWAPS:
             yield change(node, f"({code(node.left)} {SWAPS[type(node.ops[0])]} {code(node.comparators[0])})")
         elif isinstance(node, ast.BoolOp):
@@ -92,11 +96,15 @@ def changes(path: Path) -> Iterator[Change]:
             yield change(node, str(not node.value))
         elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             yield change(node, repr(node.value + 1))
-        elif isinstance(node, (ast.If, ast.While)) and not isinstance(node.test, (ast.Compare, ast.BoolOp)):
+        elif isinstance(node, (ast.If, ast.While)) and not isinstance(
+            node.test, (ast.Compare, ast.BoolOp, ast.UnaryOp)
+        ):
             yield change(node.test, f"(not {code(node.test)})")
         elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
             yield change(node, "return None")
-        elif isinstance(node.value if isinstance(node, ast.Expr) else node, _GO_ON):
+        elif isinstance(node, (ast.Raise, ast.Continue, ast.Break)) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Await))
+        ):
             yield change(node, "pass")
 
 
@@ -132,10 +140,12 @@ class Tests:
                 old.unlink()
         if paths:
             self._run(paths, TOP / f".coverage-times-{time.time():.0f}.xml", processes)
+        cases = []
+        for results in sorted(TOP.glob(".coverage-times-*.xml")):
+            cases += ET.parse(results).iter("testcase")  # noqa: S314
         self._times = {
             case.get("classname", "").rpartition(".")[2] + "::" + case.get("name", ""): float(case.get("time", 0))
-            for results in sorted(TOP.glob(".coverage-times-*.xml"))
-            for case in ET.parse(results).iter("testcase")  # noqa: S314
+            for case in cases
         }
         self._data = CoverageData(str(TOP / ".coverage"))
         self._data.read()
@@ -159,7 +169,8 @@ class Tests:
         found = list(filter(None, lines.get(change.line, []))) or {
             test for tests in lines.values() for test in tests
         }
-        known, seconds = [], 0.0
+        known: list[str] = []
+        seconds = 0.0
         for test in sorted(filter(None, found), key=self._time):
             seconds += self._time(test)
             if len(known) < TESTS_A_CHANGE or seconds <= SECONDS_A_CHANGE:
@@ -186,7 +197,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the changes and make none")
     parser.add_argument(
-        "--again", action="store_true", help="the tests have run once already, in this checkout; only --tests run again"
+        "--again",
+        action="store_true",
+        help="the tests have run once already, in this checkout; only --tests run again",
     )
     parser.add_argument("--processes", default="4", help="how many run the tests the first time")
     parser.add_argument("--these", type=Path, help="a file with lines of --list: these changes only")
@@ -231,7 +244,9 @@ def main() -> None:
         if code == 0:
             unnoticed.append(where(change) if against else f"{where(change)} (no test runs this line)")
         verdict = "noticed" if code else "NOT NOTICED"
-        print(f"{number}/{len(chosen)} {verdict} after {time.monotonic() - began:.0f} s: {where(change)}", flush=True)
+        print(
+            f"{number}/{len(chosen)} {verdict} after {time.monotonic() - began:.0f} s: {where(change)}", flush=True
+        )
     print(f"\n{len(chosen) - len(unnoticed)} of {len(chosen)} changes were noticed; not:", *unnoticed, sep="\n  ")
 
 

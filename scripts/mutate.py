@@ -140,7 +140,7 @@ class Tests:
                 old.unlink()
         if paths:
             self._run(paths, TOP / f".coverage-times-{time.time():.0f}.xml", processes)
-        cases = []
+        cases: list[ET.Element] = []
         for results in sorted(TOP.glob(".coverage-times-*.xml")):
             cases += ET.parse(results).iter("testcase")  # noqa: S314
         self._times = {

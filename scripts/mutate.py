@@ -37,18 +37,15 @@ BY_NAME = {
     "worker_preload.py": _JOB[2:],
     "worker.sub.j2": _JOB,
     "worker.sh.j2": _JOB,
-    "setup_condor": [
-        f"tests/setup_condor/test_{name}.py" for name in ("parts", "store", "check", "dialogue", "faults")
-    ],
 }
-TESTS_A_CHANGE = 12
+# The quickest so many, and further ones up to so many seconds.
+TESTS_A_CHANGE, SECONDS_A_CHANGE = 12, 30.0
 LIMIT = 300.0
 SWAPS: dict[type[ast.AST], str] = {
     **{ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"},
     **{ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in", ast.And: "or", ast.Or: "and"},
     **{ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.FloorDiv: "*"},
 }
-_GO_ON = (ast.Raise, ast.Continue, ast.Break, ast.Call, ast.Await)
 WORDS = {"&&": "||", "||": "&&", "=?=": "=!=", "=!=": "=?=", ">": "<=", "true": "false", "false": "true"}
 
 
@@ -81,7 +78,12 @@ def changes(path: Path) -> Iterator[Change]:
     def code(node: ast.AST) -> str:
         return f"({ast.unparse(node)})"
 
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    # Before Python 3.12 nobody knows where in its line a part of an f-string stands.
+    unknown = {part for text in ast.walk(tree) if isinstance(text, ast.JoinedStr) for part in ast.walk(text)}
+    for node in ast.walk(tree):
+        if node in unknown:
+            continue
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in SWAPS:
             yield change(node, f"({code(node.left)} {SWAPS[type(node.ops[0])]} {code(node.comparators[0])})")
         elif isinstance(node, ast.BoolOp):
@@ -94,11 +96,15 @@ def changes(path: Path) -> Iterator[Change]:
             yield change(node, str(not node.value))
         elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             yield change(node, repr(node.value + 1))
-        elif isinstance(node, (ast.If, ast.While)) and not isinstance(node.test, (ast.Compare, ast.BoolOp)):
+        elif isinstance(node, (ast.If, ast.While)) and not isinstance(
+            node.test, (ast.Compare, ast.BoolOp, ast.UnaryOp)
+        ):
             yield change(node.test, f"(not {code(node.test)})")
         elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
             yield change(node, "return None")
-        elif isinstance(node.value if isinstance(node, ast.Expr) else node, _GO_ON):
+        elif isinstance(node, (ast.Raise, ast.Continue, ast.Break)) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Await))
+        ):
             yield change(node, "pass")
 
 
@@ -128,22 +134,27 @@ def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]
 class Tests:
     """Which tests run a line, and how long each takes."""
 
-    def __init__(self, paths: list[str], again: bool) -> None:
-        results = TOP / ".coverage-times.xml"
+    def __init__(self, paths: list[str], again: bool, processes: str) -> None:
         if not again:
-            self._run(paths, results)
+            for old in TOP.glob(".coverage*"):
+                old.unlink()
+        if paths:
+            self._run(paths, TOP / f".coverage-times-{time.time():.0f}.xml", processes)
+        cases: list[ET.Element] = []
+        for results in sorted(TOP.glob(".coverage-times-*.xml")):
+            cases += ET.parse(results).iter("testcase")  # noqa: S314
         self._times = {
             case.get("classname", "").rpartition(".")[2] + "::" + case.get("name", ""): float(case.get("time", 0))
-            for case in ET.parse(results).iter("testcase")  # noqa: S314
+            for case in cases
         }
         self._data = CoverageData(str(TOP / ".coverage"))
         self._data.read()
 
-    def _run(self, paths: list[str], results: Path) -> None:
+    def _run(self, paths: list[str], results: Path, processes: str) -> None:
         environment = {"COVERAGE_TOP": str(TOP), "COVERAGE_PROCESS_START": str(TOP / "pyproject.toml")}
         environment["COVERAGE_CONTEXTS"] = "1"  # tests/conftest.py names the test that runs
         code, said = pytest(
-            *("-n", "4", "--dist", "loadgroup", "-m", "not long", f"--junitxml={results}", *paths),
+            *("-n", processes, "--dist", "loadgroup", "-m", "not long", f"--junitxml={results}", *paths),
             limit=3600,
             **environment,
         )
@@ -158,9 +169,14 @@ class Tests:
         found = list(filter(None, lines.get(change.line, []))) or {
             test for tests in lines.values() for test in tests
         }
-        known = sorted((test for test in found if test), key=self._time)[:TESTS_A_CHANGE]
+        known: list[str] = []
+        seconds = 0.0
+        for test in sorted(filter(None, found), key=self._time):
+            seconds += self._time(test)
+            if len(known) < TESTS_A_CHANGE or seconds <= SECONDS_A_CHANGE:
+                known.append(test)
         for name, tests in BY_NAME.items():
-            if name in change.path.parts or name == change.path.name:
+            if name == change.path.name:
                 return known + tests
         return known
 
@@ -169,13 +185,24 @@ class Tests:
         return self._times.get(f"{Path(path).stem}::{name}", 60.0)
 
 
+def where(change: Change) -> str:
+    """Return the line that names a change."""
+    return f"{change.path.relative_to(TOP)}:{change.line}: {change.what}"
+
+
 def main() -> None:
     """Make the changes, and list those that no test notices."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, help="how many changes; all by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the changes and make none")
-    parser.add_argument("--again", action="store_true", help="the tests have run once already, in this checkout")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="the tests have run once already, in this checkout; only --tests run again",
+    )
+    parser.add_argument("--processes", default="4", help="how many run the tests the first time")
+    parser.add_argument("--these", type=Path, help="a file with lines of --list: these changes only")
     parser.add_argument("--part", default="1/1", help="2/3: the second third, for several checkouts side by side")
     parser.add_argument("--tests", action="append", help="look at these tests only, such as tests/test_staging.py")
     parser.add_argument("only", nargs="*", help="parts of paths, such as staging")
@@ -191,19 +218,22 @@ def main() -> None:
     chosen = every
     if options.sample and options.sample < len(every):
         chosen = sorted(random.Random(options.seed).sample(every, options.sample))  # noqa: S311
+    if options.these:
+        asked = options.these.read_text(encoding="utf-8").splitlines()
+        chosen = [change for change in every if any(where(change) in line for line in asked)]
     part, parts = map(int, options.part.split("/"))
     chosen = chosen[part - 1 :: parts]
     print(f"{len(chosen)} of {len(every)} changes in {len(wanted)} files", flush=True)
     if options.list:
         for change in chosen:
-            print(f"{change.path.relative_to(TOP)}:{change.line}: {change.what}")
+            print(where(change))
         return
     status = ["git", "status", "--porcelain", "--", *map(str, wanted)]
     if subprocess.run(status, cwd=TOP, capture_output=True, check=True, timeout=60).stdout:
         sys.exit("commit first: the files are changed in place")
-    tests, unnoticed = Tests(options.tests or ["tests"], options.again), []
+    paths_of_tests = options.tests or ([] if options.again else ["tests"])
+    tests, unnoticed = Tests(paths_of_tests, options.again, options.processes), []
     for number, change in enumerate(chosen, 1):
-        where = f"{change.path.relative_to(TOP)}:{change.line}: {change.what}"
         against = tests.of(change)
         before, began = change.path.read_bytes(), time.monotonic()
         try:
@@ -212,9 +242,11 @@ def main() -> None:
         finally:
             change.path.write_bytes(before)
         if code == 0:
-            unnoticed.append(where if against else f"{where} (no test runs this line)")
+            unnoticed.append(where(change) if against else f"{where(change)} (no test runs this line)")
         verdict = "noticed" if code else "NOT NOTICED"
-        print(f"{number}/{len(chosen)} {verdict} after {time.monotonic() - began:.0f} s: {where}", flush=True)
+        print(
+            f"{number}/{len(chosen)} {verdict} after {time.monotonic() - began:.0f} s: {where(change)}", flush=True
+        )
     print(f"\n{len(chosen) - len(unnoticed)} of {len(chosen)} changes were noticed; not:", *unnoticed, sep="\n  ")
 
 

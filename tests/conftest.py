@@ -112,7 +112,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         running = Coverage.current()
         assert running is not None
         group = item.get_closest_marker("xdist_group")
-        running.switch_context(item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid)
+        test = item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid
+        running.switch_context(test)
+        os.environ["COVERAGE_OF_TEST"] = COVERAGE["COVERAGE_OF_TEST"] = test  # for the processes that it starts
     _daemon_logs.begin()
     return (yield)
 

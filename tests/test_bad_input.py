@@ -200,3 +200,16 @@ def test_a_word_for_a_number_of_workers_that_is_another_one(wrong, right):
         jobs_of(spec, **wrong)
     assert str(caught.value).startswith(f"scale() has no {next(iter(wrong))!r}; ")
     assert right in str(caught.value)
+
+
+@pytest.mark.parametrize("amounts", [{"n": -1}, {"n": 1.5}, {"n": True}, {"jobs": -1}, {"cores": "4"}])
+def test_a_number_of_workers_that_is_no_number_asks_for_nothing(amounts):
+    spec = WorkerSpec.from_keywords(container_runtime="none")
+    with pytest.raises(errors.ConfigError, match="give a whole number of"):
+        jobs_of(spec, **amounts)
+
+
+def test_no_memory_is_no_worker_and_a_part_of_a_job_is_a_job():
+    spec = WorkerSpec.from_keywords(container_runtime="none", cpus=4, memory="2GiB")
+    asked = [{"memory": 0}, {"memory": "0"}, {"memory": "3GiB"}, {"cores": 5}, {"cores": 0}, {"jobs": 2}]
+    assert [jobs_of(spec, **amounts) for amounts in asked] == [0, 0, 2, 2, 0, 2]

@@ -384,6 +384,15 @@ def test_a_call_that_is_given_up_leaves_no_process(fake_tools, when):
     wait_until(lambda: not running_processes(mark), 10, "the tool's child is gone")
 
 
+def test_who_looks_when_python_ends_and_starts_no_thread_sees_the_jobs(condor, fake_tools, monkeypatch):
+    async def no_thread(*command, **options):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_thread)
+    fake_tools.answer("condor_q", '[{"ClusterId": 1}]')
+    assert query(condor) == [{"ClusterId": 1}]
+
+
 def test_the_event_loop_goes_on_while_a_tool_runs(fake_tools):
     fake_tools.script("condor_q", "sleep 1; echo '[]'")
 

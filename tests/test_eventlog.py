@@ -102,6 +102,22 @@ def test_a_plain_log() -> None:
     assert events[5].reason == "Error from slot1_1@localhost: memory usage exceeded request_memory"
 
 
+@pytest.mark.parametrize(
+    ("number", "said", "kind"),
+    [
+        ("005", "Job terminated.", EventType.TERMINATED),
+        ("007", "Shadow exception!", EventType.SHADOW_EXCEPTION),
+        ("009", "Job was aborted.", EventType.ABORTED),
+        ("010", "Job was suspended.", EventType.SUSPENDED),
+        ("011", "Job was unsuspended.", EventType.UNSUSPENDED),
+        ("013", "Job was released.", EventType.RELEASED),
+    ],
+)
+def test_what_becomes_of_a_job_is_told_by_htcondors_number(number: str, said: str, kind: EventType) -> None:
+    events = parse_events(f"{number} (001.000.000) 2026-11-25 01:57:09 {said}\n\tand why\n...\n")
+    assert [event.type for event in events] == [kind]
+
+
 def test_an_xml_log() -> None:
     events = parse_events(XML)
     assert [event.type for event in events] == [EventType.SUBMIT, EventType.EXECUTE, EventType.HELD]

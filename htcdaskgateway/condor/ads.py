@@ -41,7 +41,7 @@ class Ads(Generic[T]):
     begun : bool
         Whether an array has begun and not come to its end.
     complete : bool
-        Whether there was an array and none has begun since.
+        Whether an array has come to its end.
     """
 
     def __init__(self, make: Callable[[Mapping[str, Any]], T]) -> None:
@@ -60,7 +60,7 @@ class Ads(Generic[T]):
                 found = _ARRAY.search(text)
                 if found is None:
                     break
-                self.begun, self.complete, at = True, False, found.end()
+                self.begun, at = True, found.end()
             separator = _SEPARATOR.match(text, at)
             at = separator.end() if separator else at
             if text.startswith("]", at):

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -221,6 +222,6 @@ def _run_at_exit(
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill a tool with its whole session: it may be a site's wrapper, and leave behind who holds its output."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(process.communicate(), _KILL_TIMEOUT)

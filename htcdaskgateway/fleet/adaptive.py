@@ -51,8 +51,7 @@ class Bounds:
         low = dask.config.get("distributed.adaptive.minimum") if minimum is None else minimum
         high = dask.config.get("distributed.adaptive.maximum") if maximum is None else maximum
         try:
-            unbounded = isinstance(high, float) and math.isinf(high) and high > 0
-            bounds = cls(whole(low), high if unbounded else whole(high))
+            bounds = cls(whole(low), high if high == math.inf else whole(high))
         except (TypeError, ValueError):
             raise ConfigError(
                 f"{given}: give whole numbers of workers, 0 or more, not {low!r} and {high!r}"

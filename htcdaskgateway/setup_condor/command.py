@@ -17,7 +17,7 @@ from .errors import StoppedError
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
-_PATH = click.Path(file_okay=True, dir_okay=True)
+_PATH = click.Path()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

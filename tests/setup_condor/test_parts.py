@@ -8,6 +8,7 @@ import os
 import pickle
 import stat
 import string
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from htcdaskgateway import config
 from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.plain import plain
-from htcdaskgateway.setup_condor import condor_config, files, questions, secrets, settings, tokens
+from htcdaskgateway.setup_condor import condor_config, files, questions, secrets, settings, tokens, upgrade
+from htcdaskgateway.setup_condor.condor_config import Target
 from htcdaskgateway.setup_condor.errors import LoginError
 from htcdaskgateway.setup_condor.files import NewFile
 from htcdaskgateway.setup_condor.questions import Kind
@@ -281,6 +283,17 @@ def test_the_remote_command_is_quoted_for_the_remote_shell(defaults):
     assert "StrictHostKeyChecking=ask" in command
     assert command[command.index("-l") + 1] == "me"
     assert "ProxyJump=jump" in command
+
+
+def test_only_a_token_that_ends_and_comes_first_is_in_the_way_of_a_new_one(defaults, tmp_path: Path):
+    soon, later = int(time.time()) + 3600, int(time.time()) + 10**7
+    for name, iat, exp in (("a-good", 0, later), ("b-ends", soon - 10**6, soon), ("z-ends", soon - 10**6, soon)):
+        (tmp_path / name).write_text(jwt(iat=iat, exp=exp) + "\n")
+        (tmp_path / name).chmod(0o600)
+    asked = settings.load({"token-directory": str(tmp_path), "token-name": "mine", "schedd": "a-good"})
+    target = Target(tmp_path / "none/90-htcdaskgateway.conf", "")
+    assert [one.path.name for one in upgrade.leftovers(asked, target)] == ["b-ends"]
+    assert [one.path.name for one in upgrade.leftovers(asked, target, renew=True)] == ["a-good", "b-ends"]
 
 
 def test_errors_survive_a_pickle():

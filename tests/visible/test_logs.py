@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -10,8 +11,10 @@ import pytest
 from dask_gateway.client import GatewayWarning
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.fleet import logs
+from htcdaskgateway.worker.staging import Staging
 
 
 def with_workers(cluster: Any, n: int) -> Any:
@@ -101,6 +104,18 @@ def test_of_many_running_workers_the_first_are_asked_and_the_user_is_told(
     with pytest.warns(GatewayWarning, match="1 of 2 running workers"):
         assert len(cluster.logs()) == 1
     assert list(cluster.logs(str(last.id))) == [last.worker_name]
+
+
+def test_of_a_log_that_has_grown_large_the_end_is_read(stage: Path) -> None:
+    staging = Staging("c1", WorkerSpec.from_keywords())
+    staging.logs.mkdir(parents=True)
+    begin = "Wed Nov 25 01:56:52 UTC 2026 htcondor-1.0-1 starts on node\n"
+    (staging.logs / "worker-1.0.1.out").write_text(begin + "early\n" + "x" * 2**21 + "\nlate\n")
+    (staging.logs / "worker-1.0.1.err").write_text("an error\n")
+    written = logs.read(staging)
+    assert list(written) == ["htcondor-1.0-1"]
+    assert written["htcondor-1.0-1"].endswith("x\nlate\nan error\n")
+    assert "early" not in written["htcondor-1.0-1"]
 
 
 def test_output_stays_text_in_a_notebook() -> None:

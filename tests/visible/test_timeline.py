@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, Pool, Tools, wait_until
 
+from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.eventlog import Event, EventType, Transfer
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError, StagingError
@@ -137,6 +138,23 @@ def _timeline_or_none(cluster: Any) -> Timeline | None:
         return cluster.timeline()  # type: ignore[no-any-return]
     except StagingError:
         return None
+
+
+@pytest.mark.parametrize("line", ["", "log = here/$(ClusterId).log\n"])
+def test_a_template_that_names_no_event_log_is_told(line: str, stage: Path) -> None:
+    staging = Staging("c1", WorkerSpec.from_keywords())
+    staging.directory.mkdir(parents=True)
+    staging.description.write_text(f"executable = worker.sh\n{line}queue\n")
+    with pytest.raises(StagingError, match="has no line `log = FILE`"):
+        read_timeline(staging)
+
+
+def test_a_timeline_is_read_of_the_files_alone(stage: Path) -> None:
+    staging = Staging("c1", WorkerSpec.from_keywords())
+    staging.directory.mkdir(parents=True)
+    staging.description.write_text("log = a $(DOLLAR)log\n")
+    (staging.directory / "a $log").write_text("000 (001.000.000) 2026-11-25 01:56:52 Job submitted\n...\n")
+    assert max(read_timeline(staging).asked) == 1
 
 
 def test_workers_whose_jobs_have_their_log_elsewhere_are_told_of() -> None:

@@ -163,7 +163,7 @@ def test_a_worker_that_dies_does_not_cost_the_work_of_the_others(new_cluster, po
     with with_workers(cluster, 2) as client:
         found = joined(client, 2)
         held = client.scatter(list(range(10)), broadcast=True)
-        client.submit(os._exit, 5, retries=0, pure=False)
+        client.submit(lambda: os._exit(5), retries=0, pure=False)
         if nanny:  # it starts the worker again where it was, and the job does not notice
             wait_until(lambda: len(names(client)) < 2 or joined(client, 2), what="the nanny has started another")
             joined(client, 2)
@@ -420,7 +420,7 @@ def test_restarts_and_evictions_are_no_failures(cluster, pool):
         (job,) = {JobId.of_worker(name) for name in seen}
         pool.run("condor_vacate_job", job)
         seen |= joined(client, 1, but=seen)
-        client.submit(os._exit, 5, retries=0, pure=False)
+        client.submit(lambda: os._exit(5), retries=0, pure=False)
         joined(client, 1, but=seen)
         (ad,) = pool.jobs(cluster.name)
         assert (ad["NumJobCompletions"], ad["NumShadowStarts"]) == (1, 3)

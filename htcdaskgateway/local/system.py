@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,9 @@ from .processes import Startable, run
 from .server import GatewayServer
 
 TOOL_TIMEOUT = 20.0
+
+# How long, in seconds, the jobs of a system that ends may still write into its directory.
+_ENDING = 10.0
 
 
 class LocalSystem(Startable):
@@ -170,9 +175,17 @@ class LocalSystem(Startable):
                         gateway.stop_cluster(report.name)
 
     def _remove_directory(self) -> None:
-        if self._directory is not None:
-            shutil.rmtree(self._directory)
-            self._directory = None
+        if self._directory is None:
+            return
+        deadline = time.monotonic() + _ENDING
+        while self._directory.exists():
+            try:
+                shutil.rmtree(self._directory)
+            except OSError as error:
+                # The shadow of a job that was removed may bring its output back at this moment.
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > deadline:
+                    raise
+        self._directory = None
 
 
 def _variable(key: str) -> str:

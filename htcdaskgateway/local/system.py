@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import dask.config
 from .apptainer import Apptainer
 from .errors import LocalSystemError
 from .pool import PersonalPool
-from .processes import Startable, run
+from .processes import Startable, run, wait_until
 from .server import GatewayServer
 
 TOOL_TIMEOUT = 20.0
@@ -177,15 +176,19 @@ class LocalSystem(Startable):
     def _remove_directory(self) -> None:
         if self._directory is None:
             return
-        deadline = time.monotonic() + _ENDING
-        while self._directory.exists():
-            try:
-                shutil.rmtree(self._directory)
-            except OSError as error:
-                # The shadow of a job that was removed may bring its output back at this moment.
-                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > deadline:
-                    raise
+        if not wait_until(self._is_removed, _ENDING):
+            shutil.rmtree(self._directory)
         self._directory = None
+
+    def _is_removed(self) -> bool:
+        assert self._directory is not None  # noqa: S101
+        try:
+            shutil.rmtree(self._directory)
+        except OSError as error:
+            # The shadow of a job that was removed may bring its output back at this moment.
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+        return not self._directory.exists()
 
 
 def _variable(key: str) -> str:

@@ -31,22 +31,27 @@ def relay(gateway: Any, directory: Path, quick: bool) -> Iterator[Row | Fact]:
     """Move bytes from one worker to another, for one and five pairs, connect, and shuffle."""
     del directory
     rounds = 3 if quick else 10
+    # No more workers than take part: on two cores, twenty that only wait cost as much as one that works.
+    with workers(gateway, "always", 2) as ours, workers(gateway, "never", 2) as other:
+        yield one_pair(ours, other, rounds)
+        yield from connections(ours, other, rounds)
+    empty_queue()
+    with workers(gateway, "always", 2 * PAIRS) as ours, workers(gateway, "never", 2 * PAIRS) as other:
+        yield from several_pairs(ours, other, rounds)
+    empty_queue()
     for how, goal in (("always", None), ("auto", 1.1)):
-        with workers(gateway, how) as ours, workers(gateway, "never") as other:
-            if how == "always":
-                yield from transfers(ours, other, rounds)
-                yield from connections(ours, other, rounds)
+        with workers(gateway, how, WORKERS) as ours, workers(gateway, "never", WORKERS) as other:
             yield from shuffles(ours, other, how, rounds, goal)
         empty_queue()
 
 
 @contextmanager
-def workers(gateway: Any, how: str) -> Iterator[Client]:
-    """Start a cluster's workers."""
+def workers(gateway: Any, how: str, count: int) -> Iterator[Client]:
+    """Start a cluster with so many workers."""
     with gateway.new_cluster(cpus=1, memory="400MB", disk="100MB", relay=how) as cluster:
-        cluster.scale(WORKERS)
+        cluster.scale(count)
         with Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(WORKERS, timeout=DEADLINE)
+            client.wait_for_workers(count, timeout=DEADLINE)
             yield client
 
 
@@ -92,11 +97,11 @@ class Watched:
         return result
 
 
-def transfers(ours: Client, other: Client, rounds: int) -> Iterator[Row | Fact]:
-    """Move objects from some workers to others: how long it takes, and what it costs the scheduler's side."""
+def one_pair(ours: Client, other: Client, rounds: int) -> Row:
+    """Move one object from one worker to another: how long it takes."""
     for client in (ours, other):  # the first one connects
-        moved(client, PAIRS)
-    yield pairs(
+        moved(client, 1)
+    return pairs(
         f"1 pair, {PART // 10**6} MB, always",
         "never",
         lambda: moved(ours, 1),
@@ -104,6 +109,12 @@ def transfers(ours: Client, other: Client, rounds: int) -> Iterator[Row | Fact]:
         rounds=rounds,
         goal=AT_MOST,
     )
+
+
+def several_pairs(ours: Client, other: Client, rounds: int) -> Iterator[Row | Fact]:
+    """Move objects from some workers to others: how long it takes, and what it costs the scheduler's side."""
+    for client in (ours, other):
+        moved(client, PAIRS)
     child = psutil.Process(ours.sync(ours.scheduler.htcdaskgateway_relay_child))
     mine, its, before = Watched(ours), Watched(other), child.cpu_times()
     yield pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Any
 
@@ -16,6 +17,10 @@ from tornado.netutil import ssl_wrap_socket
 SCHEME = "relay"
 TIMEOUT = 10.0
 """How long one step of making a connection may take, in seconds."""
+AT_ONCE = 2**18
+"""For so many bytes a worker waits, where as many are still to come."""
+HELD = 2**15
+"""More bytes than TLS takes from the socket before it gives a record out, which has 16 KiB and a bit."""
 
 
 def parse(place: str) -> tuple[str, int]:
@@ -64,13 +69,41 @@ def release(comm: Any) -> Any:
     return stream
 
 
+class Patient(SSLIOStream):  # type: ignore[misc]
+    """Wakes for many records of an object at once: to wake takes as long as to decrypt one."""
+
+    least = 1
+
+    def read_from_fd(self, buf: Any) -> int | None:
+        """Take what is there, as far as `buf` goes; None when nothing is."""
+        if len(buf) <= self.read_chunk_size:  # as large where Tornado does not know how much is to come
+            self.await_at_least(1)
+            taken: int | None = super().read_from_fd(buf)
+            return taken
+        done, taken = None, 0
+        while taken < len(buf):
+            done = super().read_from_fd(buf[taken:])
+            if not done:
+                break
+            taken += done
+        if done is None:
+            self.await_at_least(max(1, min(AT_ONCE, len(buf) - taken - HELD)))
+        return taken or done
+
+    def await_at_least(self, size: int) -> None:
+        """Let the socket count as readable from so many bytes on; the end of the connection counts, too."""
+        if size != self.least:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            self.least = size
+
+
 async def secure(sock: Any, server_side: bool, context: Any, name: str | None, seconds: float) -> Any:
     """Return a stream of TLS on a socket, which is closed where that fails."""
     # Not by `start_tls` of a stream, which nobody could close when its time is over.
     wrapped = ssl_wrap_socket(
         sock, context, server_hostname=name, server_side=server_side, do_handshake_on_connect=False
     )
-    stream = SSLIOStream(wrapped, max_buffer_size=MAX_BUFFER_SIZE)
+    stream = Patient(wrapped, max_buffer_size=MAX_BUFFER_SIZE)
     try:
         await asyncio.wait_for(stream.wait_for_handshake(), seconds)
     except BaseException:

@@ -99,6 +99,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=place)
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         made = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
         # What a module makes once is made once only if the tests that ask for it run in one process.
         for name in sorted(name for name, found in made.items() if found and found[-1].scope == "module"):

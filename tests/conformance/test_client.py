@@ -93,7 +93,14 @@ def make(request: pytest.FixtureRequest, system: LocalSystem) -> Iterator[Make]:
         yield lambda **settings: stack.enter_context(new_cluster(request.param, gateway, **settings))
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND)
+# The checks of one kind share its cluster, and nothing with those of the others.
+SHARED = [
+    pytest.param(*kind.values, marks=[*kind.marks, pytest.mark.xdist_group(f"conformance of {kind.values[0]}")])
+    for kind in EVERY_KIND
+]
+
+
+@pytest.mark.parametrize("kind", SHARED)
 @pytest.mark.parametrize("name", CHECKS)
 def test_what_holds_on_a_local_cluster_holds_on_htcondor(
     name: str, kind: str, clusters: dict[str, Any], tmp_path: Path

@@ -16,7 +16,7 @@ import pexpect
 import pytest
 from dask_gateway.client import GatewayWarning
 from distributed import TimeoutError as DaskTimeoutError
-from support import PATIENCE, Pool, Tools, wait_until
+from support import COVERAGE, PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway.display.progress import progress
 from htcdaskgateway.errors import ConfigError, WaitError, WaitTimeoutError
@@ -166,7 +166,7 @@ def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
         "    show(1, 'jobs: 1 running, 2 idle [x]')\n"
         "    show(3, 'jobs: 3 running')\n"
     )
-    environment = {"TERM": "xterm", "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
+    environment = {"TERM": "xterm", "PATH": "/usr/bin:/bin", "COLUMNS": "120", **COVERAGE}
     child = pexpect.spawn(sys.executable, [str(program)], env=environment, timeout=PATIENCE, encoding="utf-8")
     try:
         child.expect("workers joined")

@@ -20,7 +20,8 @@ TOGETHER = {
 
 def place(path: str) -> str:
     """Return the path in the checkout of a file that a scheduler or a worker had a copy of."""
-    here = REMOTE / Path(path).name
+    # The name of what was taken apart stays, with nothing noted.
+    here = REMOTE / ("relay/wire.py" if Path(path).name in TOGETHER else Path(path).name)
     return str(here) if here.is_file() and not Path(path).is_relative_to(TOP / "htcdaskgateway") else path
 
 

@@ -43,7 +43,7 @@ import pytest  # noqa: E402
 from coverage import Coverage  # noqa: E402
 from daemon_logs import DaemonLogs  # noqa: E402
 from status_line import StatusLine  # noqa: E402
-from support import COVERAGE, Pool, Tools, wait_until  # noqa: E402
+from support import COVERAGE, JOBS, SCHEDULERS, Pool, Tools, wait_until  # noqa: E402
 
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool  # noqa: E402
 from htcdaskgateway.local.debian import cache_directory  # noqa: E402
@@ -187,12 +187,8 @@ POOL: dict[str, object] = {
     "STARTER_UPDATE_INTERVAL": 2,
     "STARTER_INITIAL_UPDATE_INTERVAL": 2,
     "POLLING_INTERVAL": 2,
+    **JOBS,
 }
-SERVER = ""
-# Set by `scripts/test --all`, and meant for schedulers and workers, too.
-if COVERAGE:
-    POOL["STARTER_JOB_ENVIRONMENT"] = '"' + " ".join(f"{name}={value}" for name, value in COVERAGE.items()) + '"'
-    SERVER = f"c.ClusterConfig.environment = {{**c.ClusterConfig.environment, **{COVERAGE!r}}}"
 
 
 @pytest.fixture(scope="session")
@@ -234,7 +230,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayS
     """A gateway server whose clusters outlive its restart."""
     with (
         _forked_schedulers(tmp_path_factory.mktemp("schedulers")) as forked,
-        GatewayServer(persistent=True, extra_config=SERVER + forked) as server,
+        GatewayServer(persistent=True, extra_config=SCHEDULERS + forked) as server,
     ):
         yield server
 

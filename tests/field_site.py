@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 from hosts import DOMAIN, HOSTS, USER, Hosts, Rule, address
-from support import COVERAGE, wait_until
+from support import COVERAGE, JOBS, SCHEDULERS, wait_until
 
 from htcdaskgateway.local import PersonalPool
 from htcdaskgateway.local.install import find_or_install
@@ -48,8 +48,10 @@ _WHERE = {
 _GATEWAY = """
 import sys, time
 from htcdaskgateway.local import GatewayServer
-host, certificate, key, password = sys.argv[1:]
-server = GatewayServer(password=password, host=host, tls=(certificate, key), cluster_max_workers=0)
+host, certificate, key, password, more = sys.argv[1:]
+server = GatewayServer(
+    password=password, host=host, tls=(certificate, key), cluster_max_workers=0, extra_config=more
+)
 server._http_port, server.proxy_address = 443, 8786
 with server:
     print("up", flush=True)
@@ -144,6 +146,7 @@ class Site:
                 "NETWORK_HOSTNAME": address(name),
                 "SCHEDD_NAME": address(name),
                 "CONDOR_IDS": "0.0",
+                **JOBS,
                 **{
                     f"ALLOW_{level}": accounts
                     for level in ("READ", "WRITE", "DAEMON", "NEGOTIATOR", "ADMINISTRATOR")
@@ -171,7 +174,7 @@ class Site:
         _made("openssl", "req", "-x509", *curve, "-keyout", key, "-out", certificate, *names)
         self.hosts.start(
             "gateway",
-            *[sys.executable, "-c", _GATEWAY, HOSTS["gateway"], certificate, key, PASSWORD],
+            *[sys.executable, "-c", _GATEWAY, HOSTS["gateway"], certificate, key, PASSWORD, SCHEDULERS],
             env={**os.environ, "TMPDIR": str(self.work), "HOME": str(self.work)},
             log=self.work / "gateway.log",
         )

@@ -18,6 +18,16 @@ T = TypeVar("T")
 COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 """What lets a process note which lines it runs, where that is wanted."""
 
+JOBS: dict[str, object] = {}
+"""The setting of a pool that lets jobs do so."""
+
+SCHEDULERS = ""
+"""The lines of a server's configuration that let schedulers do so."""
+
+if COVERAGE:
+    JOBS["STARTER_JOB_ENVIRONMENT"] = '"' + " ".join(f"{name}={value}" for name, value in COVERAGE.items()) + '"'
+    SCHEDULERS = f"c.ClusterConfig.environment = {{**c.ClusterConfig.environment, **{COVERAGE!r}}}"
+
 PATIENCE = 60.0
 """How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""
 

@@ -6,26 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
-from dask_gateway import GatewayClusterError, GatewayServerError
+import click
 
 from ..client.gateway import HTCGateway
-from ..errors import HTCDaskGatewayError
 from ..fleet.explain import explain
 from ..fleet.reaching import lines
 from ..scheduler.reach import reach
 from ..setup_condor.verdict import Verdict, last_line
-from ..terminal import meant
+from ..terminal import EXPECTED, meant
 
-_ERRORS = (
-    HTCDaskGatewayError,
-    GatewayClusterError,
-    GatewayServerError,
-    aiohttp.ClientError,
-    asyncio.TimeoutError,
-    OSError,
-    ValueError,
-)
+# A name that means no cluster, or several, is a line among the others, too.
+_ERRORS = (click.ClickException, *EXPECTED)
 _TIMEOUT = 60.0
 
 

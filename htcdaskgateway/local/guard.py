@@ -51,9 +51,11 @@ def take_lock(path: str) -> bool:
 def start(command: list[str], prctl: ctypes._NamedFuncPointer) -> int:
     """Start the command as a child that is killed should this process be killed."""
     guard = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
+    return os.fork() or become(command, guard, prctl)
+
+
+def become(command: list[str], guard: int, prctl: ctypes._NamedFuncPointer) -> int:
+    """Run the command in this process, a child of the guard."""
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == guard:

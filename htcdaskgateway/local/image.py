@@ -30,7 +30,7 @@ PIP_TIMEOUT = 300.0
 TOOL_TIMEOUT = 60.0
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 # Counts the changes of what is in an image beside the distributions.
-_LAYOUT = 4
+_LAYOUT = 5
 _PROGRAMS = [
     "sh",
     "cat",
@@ -218,8 +218,12 @@ def _pip_install(site: Path, requirements: Sequence[str]) -> None:
         said(run(command, timeout=PIP_TIMEOUT), f"pip install {' '.join(requirements)}")
         for found in importlib.metadata.distributions(path=[work]):
             for old in importlib.metadata.distributions(path=[str(site)], name=found.name):
-                for file in old.files or ():
-                    (site / file).unlink(missing_ok=True)
+                places = [site / file for file in old.files or ()]
+                for place in places:
+                    place.unlink(missing_ok=True)
+                # An empty one would still be taken for an installed distribution, of no version.
+                for directory in {place.parent for place in places if place.parent.suffix == ".dist-info"}:
+                    shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(work, site, dirs_exist_ok=True)
 
 

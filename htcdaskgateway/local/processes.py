@@ -26,6 +26,9 @@ ONE_UID = 1
 POLL_INTERVAL = 0.05
 NAMESPACE_TIMEOUT = 10.0
 
+# Without what was installed or set for this Python.
+GUARD = (sys.executable, "-I", "-S", guard.__file__)
+
 S = TypeVar("S", bound="Startable")
 
 
@@ -166,7 +169,7 @@ class GuardedProcess:
         check_platform()
         if self.running():
             raise LocalSystemError(f"already running (process {self.pid()}, {self.lock})")
-        head = [sys.executable, "-I", "-S", guard.__file__, os.fspath(self.lock), f"{self.grace:g}"]
+        head = [*GUARD, os.fspath(self.lock), f"{self.grace:g}"]
         head += ["0", ""] if detached else [str(os.getpid()), os.fspath(remove or "")]
         with self.log.open("ab") as log:
             self._guard = subprocess.Popen(  # noqa: S603

@@ -95,18 +95,22 @@ class Workers:
         signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, signal.SIGUSR1))
         pid = os.fork()
         if pid == 0:
-            for number in (*SIGNALS, signal.SIGUSR1):
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGUSR1))
-            time.sleep(pause)
-            importlib.invalidate_caches()  # the local code may be new
-            os.environ["DASK_GATEWAY_WORKER_NAME"] = name
-            # One that takes another's place knows that the scheduler was to be reached.
-            os.environ["HTCDASKGATEWAY_FIRST"] = "1" if self.started <= self.count else ""
-            self.main([*self.options, "--name", name])
-            sys.exit(0)
+            self.be(name, pause)
         self.running[pid] = time.monotonic() + pause
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGUSR1))
+
+    def be(self, name: str, pause: float) -> None:
+        """Be that worker, in a process of its own; the end of it."""
+        for number in (*SIGNALS, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGUSR1))
+        time.sleep(pause)
+        importlib.invalidate_caches()  # the local code may be new
+        os.environ["DASK_GATEWAY_WORKER_NAME"] = name
+        # One that takes another's place knows that the scheduler was to be reached.
+        os.environ["HTCDASKGATEWAY_FIRST"] = "1" if self.started <= self.count else ""
+        self.main([*self.options, "--name", name])
+        sys.exit(0)
 
     def succeed(self, *_: object) -> None:
         """Start a worker for each that has asked for a successor; the handler of SIGUSR1."""

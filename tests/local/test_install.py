@@ -86,6 +86,55 @@ def test_only_a_complete_one_is_taken(cache, monkeypatch):
     assert install("trixie").prefix == prefix / "usr"
 
 
+def test_what_another_makes_for_too_long_is_said_with_its_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(debian, "LOCK_TIMEOUT", 0.1)
+    path = tmp_path / "one.lock"
+    with (
+        debian.locked(path),
+        pytest.raises(LocalSystemError, match=rf"another install has held {path} for 0\.1 s"),
+        debian.locked(path),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not DEBIAN, reason="asks apt")
+def test_packages_come_from_the_archive_of_the_machines_own_settings(tmp_path, monkeypatch):
+    sources, configuration = tmp_path / "sources.list", tmp_path / "apt.conf"
+    configuration.write_text(f'Dir::Etc::sourcelist "{sources}";\nDir::Etc::sourceparts "/dev/null";\n')
+    monkeypatch.setenv("APT_CONFIG", str(configuration))
+    others = "deb https://download.example.org any main\ndeb http://mirror.example.org/more trixie-security main\n"
+    sources.write_text(f"{others}deb http://mirror.example.org/debian trixie main\n")
+    assert debian._mirror("trixie") == "http://mirror.example.org/debian"
+    sources.write_text(others)
+    with pytest.raises(LocalSystemError, match=r"apt's settings name no Debian archive \(.*trixie"):
+        debian._mirror("trixie")
+
+
+def test_a_program_that_fails_is_named_with_the_end_of_what_it_said():
+    done = run(["sh", "-c", "seq 100; echo the disk is full >&2; exit 3"], timeout=10)
+    with pytest.raises(
+        LocalSystemError, match=r"(?s)^unpacking failed with exit code 3:\n87\n.*\nthe disk is full$"
+    ):
+        debian.said(done, "unpacking")
+
+
+def test_what_the_unpacked_programs_need_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    with pytest.raises(LocalSystemError, match="have no dynamic loader"):
+        debian._bind_programs(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LocalSystemError, match=r"pip install 'ncsa-htcdaskgateway\[local\]' brings it"):
+        debian._bind_programs(tmp_path)
+
+
+@pytest.mark.parametrize("sign", [":", "$"])
+def test_a_cache_whose_path_cannot_be_in_a_library_path_is_refused(sign, tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"a{sign}b"))
+    with pytest.raises(LocalSystemError, match="set XDG_CACHE_HOME elsewhere"):
+        install("trixie")
+    assert not list(tmp_path.glob(f"*{sign}*"))
+
+
 @pytest.mark.skipif(not DEBIAN, reason="unpacks Debian's packages")
 @pytest.mark.long
 def test_install_from_debian(cache):

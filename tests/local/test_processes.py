@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from support import COVERAGE
 
+from htcdaskgateway.local import guard, processes
 from htcdaskgateway.local.errors import LocalSystemError
 from htcdaskgateway.local.processes import GuardedProcess, free_ports, run
 
@@ -25,14 +27,25 @@ time.sleep(1000)
 PARENT = """
 import os, sys, time
 from pathlib import Path
+from htcdaskgateway.local import processes
 from htcdaskgateway.local.processes import GuardedProcess
 directory, detached, server = Path(sys.argv[1]), sys.argv[2] == "detached", sys.argv[3]
+processes.GUARD = sys.argv[4:]
 process = GuardedProcess(directory / "lock", directory / "log")
-process.start([sys.executable, "-c", server], env=os.environ, cwd=directory, detached=detached)
+own = directory / "own"
+own.mkdir()
+process.start([sys.executable, "-c", server], env=os.environ, cwd=directory, detached=detached, remove=own)
 while not (directory / "ids").exists():
     time.sleep(0.02)
 os.kill(os.getpid(), 9)
 """
+
+
+@pytest.fixture(autouse=True)
+def noted(monkeypatch):
+    """Let the guard note which lines it runs, where that is wanted; else no installed package is loaded there."""
+    if COVERAGE:
+        monkeypatch.setattr(processes, "GUARD", (sys.executable, guard.__file__))
 
 
 def alive(pid):
@@ -94,9 +107,16 @@ def test_the_lock_is_for_one(tmp_path, server):
         other.start(["true"], env=os.environ, cwd=tmp_path)
 
 
+def test_a_second_guard_of_one_lock_starts_nothing(tmp_path, server):
+    command = [*processes.GUARD, server.lock, "0", "0", "", "touch", tmp_path / "started"]
+    assert run(command, timeout=20, env=os.environ).returncode == guard.EXIT_LOCKED
+    assert not (tmp_path / "started").exists()
+
+
 @pytest.mark.parametrize("detached", [False, True])
 def test_parent_killed(tmp_path, detached, eventually):
-    command = [sys.executable, "-c", PARENT, str(tmp_path), "detached" if detached else "", SERVER]
+    how = "detached" if detached else ""
+    command = [sys.executable, "-c", PARENT, str(tmp_path), how, SERVER, *processes.GUARD]
     done = subprocess.run(command, timeout=20, check=False)
     assert done.returncode == -signal.SIGKILL
     process = GuardedProcess(tmp_path / "lock", tmp_path / "log")
@@ -106,6 +126,7 @@ def test_parent_killed(tmp_path, detached, eventually):
         process.stop()
     eventually(lambda: not process.running())
     assert not any(map(alive, pids))
+    assert (tmp_path / "own").exists() == detached
 
 
 def test_guard_killed(tmp_path, server, eventually):

@@ -61,7 +61,9 @@ class Notebook:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
         self.python = venv / "bin" / "python"
         self.site = next(venv.glob("lib/python3*/site-packages"))
-        (self.site / "tests.pth").write_text(f"{SITE}\n")
+        # With the line of coverage's own, which acts only where it is asked to.
+        noting = "".join(path.read_text() for path in Path(SITE).glob("*_coverage.pth"))
+        (self.site / "tests.pth").write_text(f"{SITE}\n{noting}\n")
 
     def install(self, name, text):
         """Install a package."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import pexpect
 import pytest
 from dask_gateway.client import GatewayWarning
 from distributed import TimeoutError as DaskTimeoutError
-from support import PATIENCE, Pool, Tools, wait_until
+from support import COVERAGE, PATIENCE, Pool, Tools, wait_until
 
-from htcdaskgateway.display.progress import progress
+from htcdaskgateway.display.progress import in_mebibytes, progress, tell
 from htcdaskgateway.errors import ConfigError, WaitError, WaitTimeoutError
 
 NOWHERE = 'Machine == "nowhere"'
@@ -161,16 +162,18 @@ def test_numbers_that_are_none(cluster: Any) -> None:
 def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "from htcdaskgateway.display.progress import progress\n"
+        "from htcdaskgateway.display.progress import progress, tell\n"
         "with progress('workers joined', 3) as show:\n"
         "    show(1, 'jobs: 1 running, 2 idle [x]')\n"
         "    show(3, 'jobs: 3 running')\n"
+        "tell('all of them [bold] are there')\n"
     )
-    environment = {"TERM": "xterm", "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
+    environment = {"TERM": "xterm", "PATH": "/usr/bin:/bin", "COLUMNS": "120", **COVERAGE}
     child = pexpect.spawn(sys.executable, [str(program)], env=environment, timeout=PATIENCE, encoding="utf-8")
     try:
         child.expect("workers joined")
         child.expect("3/3.*jobs: 3 running")
+        child.expect(r"all of them \[bold\] are there")
         child.expect(pexpect.EOF)
     finally:
         child.close(force=True)
@@ -185,7 +188,8 @@ def test_a_notebook_shows_a_bar_that_is_updated(monkeypatch: pytest.MonkeyPatch)
     try:
         with capture_output() as captured, progress("workers joined", 2) as show:
             show(1, "jobs: 1 running, 1 <idle>")
-        first, second = captured.outputs
+            tell("all of <them>")
+        first, second, line = captured.outputs
         assert isinstance(second, RichOutput)
         assert "workers joined 0/2" in first.data["text/plain"]
         assert "workers joined 1/2  jobs: 1 running, 1 <idle>" in second.data["text/plain"]
@@ -193,8 +197,24 @@ def test_a_notebook_shows_a_bar_that_is_updated(monkeypatch: pytest.MonkeyPatch)
         assert "&lt;idle&gt;" in second.data["text/html"]
         assert second.update
         assert first.transient == second.transient
+        assert line.data == {"text/plain": "all of <them>", "text/html": "<div>all of &lt;them&gt;</div>"}
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_where_nobody_looks_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("workers joined", 2) as show:
+        show(1, "jobs: 1 running")
+    tell("all of them")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bytes_that_come_in_threads_are_shown_as_their_sum_every_8_mib() -> None:
+    shown: list[tuple[int, str]] = []
+    come = in_mebibytes(lambda *told: shown.append(told))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(come, [2**20] * 20))
+    assert shown == [(8, "MiB"), (16, "MiB")]
 
 
 def test_it_can_be_awaited(cluster: Any) -> None:

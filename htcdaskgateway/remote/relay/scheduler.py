@@ -42,8 +42,11 @@ class FromSource:
         self.source = source
 
     def __reduce__(self) -> tuple[Any, ...]:
-        scope = {"__name__": "htcdaskgateway_relay_worker"}
-        return eval, ("exec(source, scope) or scope['Reach']()", {"source": self.source, "scope": scope})
+        name = "htcdaskgateway/remote/relay (wire and worker)"
+        return eval, (
+            "exec(compile(source, name, 'exec'), scope) or scope['Reach']()",
+            {"source": self.source, "name": name, "scope": {"__name__": "htcdaskgateway_relay_worker"}},
+        )
 
 
 class SchedulerConnector(Connector):  # type: ignore[misc]

@@ -186,10 +186,11 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
         """
         if time.monotonic() < self._not_before or (self._tick and not self._tick.done()):
             return
-        self._tick = asyncio.ensure_future(self._adapt_once())
-        await asyncio.wait([self._tick])
-        if not self._tick.cancelled():
-            self._tick.result()
+        # By the time that this goes on, another may have begun the next one.
+        tick = self._tick = asyncio.ensure_future(self._adapt_once())
+        await asyncio.wait([tick])
+        if not tick.cancelled():
+            tick.result()
 
     async def _adapt_once(self) -> None:
         try:

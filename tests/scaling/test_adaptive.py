@@ -295,6 +295,20 @@ def test_settings_that_are_none(cluster: Any) -> None:
     assert cluster._session.adaptive is None
 
 
+def test_adapt_by_hand_at_the_moment_when_another_has_ended_is_no_error(new_cluster: Callable[..., Any]) -> None:
+    cluster = new_cluster()
+    adaptive = cluster.adapt(maximum=1, interval="1h")
+
+    async def twice() -> None:
+        first = asyncio.ensure_future(adaptive.adapt())
+        await asyncio.sleep(0)
+        while not adaptive._tick.done():
+            await asyncio.sleep(0)
+        await asyncio.gather(first, adaptive.adapt())
+
+    cluster.gateway.sync(twice)
+
+
 def test_jobs_that_are_held_are_made_up_for_but_not_without_end(
     new_cluster: Callable[..., Any], pool: Pool, runs: Any
 ) -> None:

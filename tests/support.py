@@ -8,10 +8,13 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+
+from htcdaskgateway.local import PersonalPool
 
 T = TypeVar("T")
 
@@ -137,6 +140,22 @@ class Pool:
     def statuses(self, cluster: str) -> list[int]:
         """Return the job statuses of a Dask cluster's jobs, sorted: 1 idle, 2 running, 5 held."""
         return sorted(job["JobStatus"] for job in self.jobs(cluster))
+
+
+@contextmanager
+def schedd_beside(pool: PersonalPool, name: str, **settings: str) -> Iterator[PersonalPool]:
+    """Give another schedd of a pool, with its own configuration and the pool's collector."""
+    config = (pool.directory / "condor_config").read_text()
+    (port,) = (line.split("=")[1].strip() for line in config.splitlines() if line.startswith("SHARED_PORT_PORT"))
+    own = {
+        "DAEMON_LIST": "MASTER, SCHEDD",
+        "SCHEDD_NAME": name,
+        "COLLECTOR_HOST": f"127.0.0.1:{port}",
+        # When it tells the negotiator of new jobs, each can wait for the other's answer, for 20 s.
+        "SCHEDD_SEND_RESCHEDULE": "false",
+    }
+    with PersonalPool(config={**own, **settings}) as beside:
+        yield beside
 
 
 def processes() -> Iterator[tuple[int, str, str]]:

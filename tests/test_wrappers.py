@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support import Pool, Tools, wait_until
+from support import Pool, Tools, schedd_beside, wait_until
 
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError
@@ -18,10 +18,7 @@ SCHEDDS = ("schedd@", SECOND)
 @pytest.fixture(scope="module")
 def second(system) -> Iterator[PersonalPool]:
     """Another schedd of the system's pool."""
-    config = (system.pool.directory / "condor_config").read_text()
-    (port,) = (line.split("=")[1].strip() for line in config.splitlines() if line.startswith("SHARED_PORT_PORT"))
-    settings = {"DAEMON_LIST": "MASTER, SCHEDD", "SCHEDD_NAME": SECOND, "COLLECTOR_HOST": f"127.0.0.1:{port}"}
-    with PersonalPool(config=settings) as pool:
+    with schedd_beside(system.pool, SECOND) as pool:
         yield pool
 
 

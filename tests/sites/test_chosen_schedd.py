@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import dask.config
 import pytest
-from support import wait_until
+from support import schedd_beside, wait_until
 
 from htcdaskgateway.local import PersonalPool
 from htcdaskgateway.worker import staging
@@ -17,16 +17,7 @@ SECOND = "chosen@here"
 @pytest.fixture(scope="module")
 def second(system) -> Iterator[PersonalPool]:
     """Another schedd of the system's pool, of a kind of its own."""
-    config = (system.pool.directory / "condor_config").read_text()
-    (port,) = (line.split("=")[1].strip() for line in config.splitlines() if line.startswith("SHARED_PORT_PORT"))
-    settings = {
-        "DAEMON_LIST": "MASTER, SCHEDD",
-        "SCHEDD_NAME": SECOND,
-        "COLLECTOR_HOST": f"127.0.0.1:{port}",
-        "Kind": '"LPC"',
-        "SCHEDD_ATTRS": "$(SCHEDD_ATTRS) Kind",
-    }
-    with PersonalPool(config=settings) as pool:
+    with schedd_beside(system.pool, SECOND, Kind='"LPC"', SCHEDD_ATTRS="$(SCHEDD_ATTRS) Kind") as pool:
         yield pool
 
 

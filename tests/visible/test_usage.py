@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway.errors import CondorError, CondorTimeoutError
 from htcdaskgateway.fleet import proposals
+from htcdaskgateway.fleet.timeline import event_log
 from htcdaskgateway.fleet.usage import JobUsage, Usage
 
 MIB, GIB = 2**20, 2**30
@@ -58,6 +60,13 @@ def test_it_agrees_with_the_ads_of_the_queue_and_of_the_history(
     )
     client.wait_for_workers(2, timeout=PATIENCE)
     client.gather([client.submit(hold, pure=False, workers=[worker]) for worker in client.nthreads()])
+
+    def noticed() -> bool:  # HTCondor looks now and then only, and the queue is told ever more rarely
+        events = event_log(cluster.fleet.staging).read_text()
+        seen = re.findall(r"^006 \(\d+\.(\d+)\.(?:.*\n)*?\t(\d+)  -  MemoryUsage", events, re.MULTILINE)
+        return {int(job) for job, mebibytes in seen if int(mebibytes) > 400} == {0, 1}
+
+    wait_until(noticed)
     live = cluster.usage()
     assert [job.id for job in live.jobs] == [job.id for job in cluster.jobs()]
     assert all(job.seconds > 12 for job in live.jobs)

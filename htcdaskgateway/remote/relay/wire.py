@@ -70,7 +70,7 @@ def release(comm: Any) -> Any:
 
 
 class Patient(SSLIOStream):  # type: ignore[misc]
-    """Wakes for many records of an object at once: to wake takes as long as to decrypt one."""
+    """Wakes, and lets wake, for many records of an object at once: to wake takes as long as to decrypt one."""
 
     least = 1
 
@@ -89,6 +89,19 @@ class Patient(SSLIOStream):  # type: ignore[misc]
         if done is None:
             self.await_at_least(max(1, min(AT_ONCE, len(buf) - taken - HELD)))
         return taken or done
+
+    def write_to_fd(self, data: Any) -> int:
+        """Send what there is room for; of an object in segments as large as the way takes, not of a record each."""
+        sent: int
+        if len(data) <= self.read_chunk_size:
+            sent = super().write_to_fd(data)
+            return sent
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            sent = super().write_to_fd(data)
+        finally:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)  # what is left goes now
+        return sent
 
     def await_at_least(self, size: int) -> None:
         """Let the socket count as readable from so many bytes on; the end of the connection counts, too."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from dask_gateway import GatewayWarning
 
 from ..condor.choosing import choose_schedd
 from ..condor.jobs import CLUSTER_ATTRIBUTE
@@ -98,7 +101,7 @@ class Session:
                     f"max_idle={noted.get('max_idle')!r}, and that cannot change. Make a new cluster."
                 )
         if self.spec.relay != "never":
-            await link.install_relay()
+            await self._install_relay(link)
         if self._given or not noted:
             await link.note(spec=self.spec.to_dict())
         if self._fresh:
@@ -118,6 +121,16 @@ class Session:
             await at_scheduler(link, self._packed)
         stage.write(address, security.tls_cert, security.tls_key)
         self.fleet = Fleet(self.condor, stage, link, schedd=schedd)
+
+    async def _install_relay(self, link: SchedulerLink) -> None:
+        """Let workers go through the relay; with ``auto`` they do without one at a scheduler that cannot run it."""
+        try:
+            await link.install_relay()
+        except SchedulerError as error:
+            if self.spec.relay == "always":
+                raise
+            warn(f"Workers have to reach one another at {self.spec.worker_port}: {error}", GatewayWarning)
+            self.spec = dataclasses.replace(self.spec, relay="never")
 
     def stage(self, name: str) -> staging.Staging:
         """Return the staging directory, which outlives the cluster."""

@@ -164,8 +164,9 @@ class SchedulerLink:
 
     async def install_relay(self) -> None:
         """Let workers that only dial out reach one another; where that is so already, nothing happens."""
-        from .relay import NAME, Source
+        from .relay import NAME, Source, know_addresses
 
+        know_addresses()
         await self._ask(
             "take in the relay between workers",
             self.comm.register_scheduler_plugin(plugin=dumps(Source()), name=NAME, idempotent=True),

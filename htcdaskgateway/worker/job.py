@@ -116,9 +116,10 @@ def job_files(
     )
     remote = resources.files("htcdaskgateway.remote")
     texts |= {"worker.sub": description, "worker.sh": script}
+    texts |= {name: remote.joinpath(name).read_text(encoding="utf-8") for name in files}
     if spec.relay != "never":
-        texts[relay.FILE] = relay.preload(spec.relay)
-    return {**texts, **{name: remote.joinpath(name).read_text(encoding="utf-8") for name in files}}
+        texts["worker_preload.py"] += relay.preload(spec.relay)
+    return texts
 
 
 def spool_seconds(spec: WorkerSpec) -> int:
@@ -163,8 +164,6 @@ def worker_command(cluster: str, spec: WorkerSpec, scheduler_address: str) -> li
     # worker_start.py restarts a worker, and nothing but the scheduler's dashboard is reachable through the gateway.
     if spec.python == PACKED:
         command += ["--preload", "packages_preload.py"]
-    if spec.relay != "never":
-        command += ["--preload", relay.FILE]
     return [*command, "--nanny" if spec.nanny else "--no-nanny", "--no-dashboard"]
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
 
 MODES = ("never", "auto", "always")
-FILE = "worker_relay.py"
-"""The preload, beside the job's other files."""
 
 
 def mode(value: Any, name: str) -> str:
@@ -19,18 +16,28 @@ def mode(value: Any, name: str) -> str:
     return str(value)
 
 
-def check(values: Mapping[str, Any]) -> None:
-    """Refuse what does not work with a relay."""
-    if values["relay"] != "never" and values["nanny"]:
+def choose(values: dict[str, Any]) -> None:
+    """Settle it in the checked `values` of a spec: workers with a nanny need their ports anyway.
+
+    Raises
+    ------
+    ConfigError
+        A nanny, which listens at a port of its own, and workers whose ports nobody may use.
+    """
+    if not values["nanny"] or values["relay"] == "never":
+        return
+    if values["relay"] == "always":
         raise ConfigError(
-            f"relay={values['relay']!r} and nanny=True exclude each other: a nanny listens at a port of its own. "
+            "relay='always' and nanny=True exclude each other: a nanny listens at a port of its own. "
             "Pass relay='never' if that port is open; otherwise do without a nanny"
         )
+    values["relay"] = "never"
 
 
 def preload(how: str) -> str:
-    """Return the text of the preload."""
+    """Return what ``worker_preload.py`` ends with: in that file, a site's own template sends it, too."""
     from ..remote.relay import source
 
     parts = ["wire", "worker", *(["auto"] if how == "auto" else [])]
-    return f"{source(*parts)}\n\nPULSE_SOURCE = {source('pulse')!r}\n"
+    text = f"{source(*parts)}\n\nPULSE_SOURCE = {source('pulse')!r}\n"
+    return f"\nRELAY = {text!r}\n"

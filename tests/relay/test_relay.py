@@ -11,11 +11,13 @@ from typing import Any
 import psutil
 import pytest
 from dask.distributed import Client
+from dask_gateway import GatewayWarning
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
-from htcdaskgateway.errors import ConfigError
+from htcdaskgateway.errors import ConfigError, SchedulerError
+from htcdaskgateway.scheduler.relay import Source
 
 TIMEOUT = 60
 
@@ -180,9 +182,29 @@ def test_a_worker_whose_pulse_is_killed_is_kept_and_gets_another(relayed: Client
     assert addresses(relayed) == before
 
 
-def test_who_counts_pairs_where_there_is_no_relay_is_told_so(cluster: Any) -> None:
+@pytest.mark.core
+def test_who_connects_to_workers_itself_reaches_those_with_an_address_of_the_relay(relayed: Client) -> None:
+    assert relayed.gather(relayed.scatter([1, 2], direct=True), direct=True) == [1, 2]
+
+
+def test_who_counts_pairs_where_there_is_no_relay_is_told_so(new_cluster: Any) -> None:
     with pytest.raises(ConfigError, match="relay='never'"):
-        cluster.connections()
+        new_cluster(relay="never").connections()
+
+
+def test_a_scheduler_that_cannot_run_the_relay_has_workers_without_one_or_says_why(
+    new_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Source, "__reduce__", lambda self: (eval, ("1/0",)))
+    with pytest.raises(SchedulerError, match="relay between workers: ZeroDivisionError"):
+        new_cluster(relay="always")
+    with pytest.warns(GatewayWarning, match="reach one another at 10000:10070: .*ZeroDivisionError"):
+        cluster = new_cluster(relay="auto")
+    cluster.scale(2)
+    with Client(cluster) as client:
+        client.wait_for_workers(2, timeout=TIMEOUT)
+        assert all(address.startswith("tls://") for address in addresses(client))
+        assert passed(client) == 20_000_000
 
 
 @pytest.mark.usefixtures("bare")
@@ -191,7 +213,8 @@ def test_a_relay_that_is_none_is_refused() -> None:
         WorkerSpec.from_keywords(relay="sometimes")
     with pytest.raises(ConfigError, match="nanny"):
         WorkerSpec.from_keywords(relay="always", nanny=True)
-    assert WorkerSpec.from_keywords().relay == "never"
+    assert WorkerSpec.from_keywords().relay == "auto"
+    assert WorkerSpec.from_keywords(nanny=True).relay == "never"
 
 
 def listeners(client: Client) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from dask_gateway_server.tls import new_keypair
-from tornado.iostream import StreamClosedError
+from tornado.iostream import SSLIOStream, StreamClosedError
 
 from htcdaskgateway.remote.relay.wire import AT_ONCE, HELD, Patient, secure
 
@@ -100,6 +100,34 @@ def test_a_large_result_wakes_a_worker_for_much_at_once_and_a_message_for_any_by
             await waits_for(other, 1)
             await one.write(b"x")
             assert await message == b"x"
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+
+
+def test_a_large_result_is_sent_in_large_segments_and_a_message_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corked(stream: Patient) -> int:
+        return stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
+
+    write, seen = SSLIOStream.write_to_fd, []
+
+    def noting(stream: Patient, data: Any) -> int:
+        seen.append((len(data) > CHUNK, corked(stream)))
+        return int(write(stream, data))
+
+    monkeypatch.setattr(SSLIOStream, "write_to_fd", noting)
+
+    async def run() -> None:
+        async with pair(tmp_path) as (one, other):
+            for size in (10, 10**7, 10):  # the second has no room at once
+                seen.clear()
+                sent = asyncio.ensure_future(one.write(bytes(size)))
+                await asyncio.sleep(0)
+                assert not corked(one)
+                await other.read_into(bytearray(size))
+                await sent
+                assert set(seen) == {(size > CHUNK, int(size > CHUNK))}
 
     asyncio.run(asyncio.wait_for(run(), DEADLINE))
 

@@ -62,7 +62,7 @@ async def _reach(cluster: Any) -> AsyncIterator[Verdict]:
         missed = {address for other in found.workers.values() for address in other} | set(found.scheduler)
         hint = (
             f"open TCP {ports} (worker_port) from the gateway's schedulers to the nodes, and between the nodes; "
-            "or make a cluster with relay='auto', which needs no such port"
+            "or make a cluster with relay='auto' and no nanny, which needs no such port"
         )
         for line in lines(found, missed):
             yield Verdict("network", False, line, hint)

@@ -40,7 +40,7 @@ async def unreachable(fleet: Fleet, jobs: WorkerJobs) -> list[Finding]:
                     group,
                     f"runs and its worker has joined, but {who}",
                     f"Tasks will hang. TCP {ports} (worker_port) has to be open {way}; show this to your site's "
-                    "administrators, or make a new cluster with relay='auto', which needs no such port. "
+                    "administrators, or make a cluster with relay='auto' and no nanny, which needs no such port. "
                     "Where nodes have several networks, choose one with interface=….",
                     detail="\n".join(lines(found, addresses)),
                 )

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.long]
 _EXPLAIN = """
 import json, subprocess, sys, time
 from htcdaskgateway import HTCGateway
-with HTCGateway() as gateway, gateway.new_cluster() as cluster:
+with HTCGateway() as gateway, gateway.new_cluster(relay="never") as cluster:
     cluster.scale(8)
     cluster.wait_for_workers(8, timeout=90)
     print("cut", flush=True)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long]
 _CLUSTER = """
 import json, sys
 from htcdaskgateway import HTCGateway
-with HTCGateway() as gateway, gateway.new_cluster() as cluster:
+with HTCGateway() as gateway, gateway.new_cluster(relay="never") as cluster:
     cluster.scale(8)
     cluster.wait_for_workers(8, timeout=120)
     print(cluster.name)

@@ -13,7 +13,7 @@ REMOTE = TOP / "htcdaskgateway" / "remote"
 # Texts that are sent as one, by the name that they have where they run.
 TOGETHER = {
     "relay (wire and scheduler)": ("wire", "scheduler"),
-    "relay (wire and worker)": ("wire", "worker"),
+    "relay (wire and worker)": ("wire", "worker", "auto"),
     "worker_relay.py": ("wire", "worker", "auto"),
 }
 

@@ -125,7 +125,7 @@ class Session:
     async def _install_relay(self, link: SchedulerLink) -> None:
         """Let workers go through the relay; with ``auto`` they do without one at a scheduler that cannot run it."""
         try:
-            await link.install_relay()
+            await link.install_relay(self.spec.relay)
         except SchedulerError as error:
             if self.spec.relay == "always":
                 raise

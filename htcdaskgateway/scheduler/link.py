@@ -162,14 +162,14 @@ class SchedulerLink:
             self.comm.register_scheduler_plugin(plugin=plugin, name=name, idempotent=True),
         )
 
-    async def install_relay(self) -> None:
-        """Let workers that only dial out reach one another; where that is so already, nothing happens."""
+    async def install_relay(self, how: str) -> None:
+        """Let workers reach one another through a relay, always or as in ``auto``; a second time nothing happens."""
         from .relay import NAME, Source, know_addresses
 
         know_addresses()
         await self._ask(
             "take in the relay between workers",
-            self.comm.register_scheduler_plugin(plugin=dumps(Source()), name=NAME, idempotent=True),
+            self.comm.register_scheduler_plugin(plugin=dumps(Source(how)), name=NAME, idempotent=True),
         )
 
     async def connections(self) -> Connections:

@@ -8,7 +8,7 @@ from distributed.comm.core import Connector
 from distributed.comm.registry import backends
 from distributed.comm.tcp import TLSConnector
 
-from ..remote.relay import source
+from ..remote.relay import parts, source
 from ..remote.relay.wire import SCHEME, RelayBackend
 
 # None of the names by which HTCondorWorkers finds other versions of itself.
@@ -18,6 +18,9 @@ NAME = "htcdaskrelay-1"
 class Source:
     """An object that pickles as the text of the scheduler's plugin, of its child, and of the workers' plugin."""
 
+    def __init__(self, how: str) -> None:
+        self.how = how
+
     def __reduce__(self) -> tuple[Any, ...]:
         return eval, (
             "exec(compile(source, name, 'exec'), scope) or scope['Relay'](child, worker)",
@@ -26,7 +29,7 @@ class Source:
                 "name": "htcdaskgateway/remote/relay (wire and scheduler)",
                 "scope": {"__name__": "htcdaskgateway_relay"},
                 "child": source("child"),
-                "worker": source("wire", "worker"),
+                "worker": source(*parts(self.how)),
             },
         )
 

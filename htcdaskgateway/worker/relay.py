@@ -36,8 +36,7 @@ def choose(values: dict[str, Any]) -> None:
 
 def preload(how: str) -> str:
     """Return what ``worker_preload.py`` ends with: in that file, a site's own template sends it, too."""
-    from ..remote.relay import source
+    from ..remote.relay import parts, source
 
-    parts = ["wire", "worker", *(["auto"] if how == "auto" else [])]
-    text = f"{source(*parts)}\n\nPULSE_SOURCE = {source('pulse')!r}\n"
+    text = f"{source(*parts(how))}\n\nPULSE_SOURCE = {source('pulse')!r}\n"
     return f"\nRELAY = {text!r}\n"

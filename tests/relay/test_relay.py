@@ -321,6 +321,25 @@ def test_users_are_warned_when_too_many_pairs_of_workers_meet(relayed: Client) -
     assert len([one for one in found if "dataframe.shuffle.method" in str(one.message)]) == 1
 
 
+@pytest.mark.long
+def test_a_worker_of_the_gateway_server_reaches_htcondors_without_the_relay_with_auto(new_cluster: Any) -> None:
+    cluster = new_cluster(cpus=1, memory="1GB", relay="auto")
+    cluster.scale(1)
+    with Client(cluster) as client:
+        client.wait_for_workers(1, timeout=TIMEOUT)
+        (ours,) = addresses(client)
+        cluster.scale(1, worker_type="gateway")
+        client.wait_for_workers(2, timeout=TIMEOUT)
+        (stock,) = set(addresses(client)) - {ours}
+
+        def directly() -> bool:
+            made = client.submit(os.urandom, 1_000_000, workers=[ours], pure=False)
+            assert client.submit(len, made, workers=[stock], pure=False).result(TIMEOUT) == 1_000_000
+            return bool(cluster.connections() == (1, 0))
+
+        wait_until(directly, what="the pair counts as one that goes directly")
+
+
 @pytest.mark.core
 @pytest.mark.long
 def test_workers_that_reach_each_other_do_so_without_the_relay_with_auto(new_cluster: Any) -> None:

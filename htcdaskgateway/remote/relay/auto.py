@@ -17,7 +17,7 @@ from distributed.comm.tcp import TLS, TLSConnector
 
 if TYPE_CHECKING:
     from .wire import SCHEME, parse, secure
-    from .worker import RelayConnector, dial_out
+    from .worker import Reach, RelayConnector, dial_out
 
 logger = logging.getLogger("distributed.worker.relay")
 
@@ -158,3 +158,6 @@ class AutoConnector(RelayConnector):
 def dask_setup(worker: Any) -> None:
     """Give `worker` an address of the relay, and let it reach others directly where it can."""
     dial_out(worker, AutoConnector(worker))
+
+
+Reach.connector = AutoConnector

@@ -179,8 +179,9 @@ class Reach(WorkerPlugin):  # type: ignore[misc]
     """For workers without the preload, such as the gateway server's: they keep their address, and reach ours."""
 
     name = "htcdaskrelay-reach"
+    connector = RelayConnector
 
     def setup(self, worker: Any) -> None:
         """Let the worker know the scheme."""
         if SCHEME not in backends:
-            backends[SCHEME] = RelayBackend(RelayConnector(worker))
+            backends[SCHEME] = RelayBackend(self.connector(worker))

@@ -163,7 +163,7 @@ class SchedulerLink:
         )
 
     async def install_relay(self, how: str) -> None:
-        """Let workers reach one another through a relay, always or as in ``auto``; a second time nothing happens."""
+        """Let workers reach one another by a relay, always or with ``auto``; a second time nothing happens."""
         from .relay import NAME, Source, know_addresses
 
         know_addresses()

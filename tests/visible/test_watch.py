@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pexpect
@@ -16,7 +18,11 @@ import pytest
 from rich.console import Console
 from support import PATIENCE, Pool, wait_until
 
+from htcdaskgateway.condor.jobs import JobId, JobStatus, WorkerJob
 from htcdaskgateway.display.watch import Row, View, render
+from htcdaskgateway.errors import CondorError
+from htcdaskgateway.fleet.watching import view_of
+from htcdaskgateway.scheduler.link import Tasks
 
 PROGRAM = Path(sys.executable).with_name("htcdaskgateway")
 
@@ -111,6 +117,27 @@ def test_many_jobs_fit_into_a_small_terminal() -> None:
     assert any(line.startswith("1.1000") for line in told.splitlines()[6:9])
     assert "… and 996 more" in told
     assert max(map(len, told.splitlines())) <= 60
+
+
+def test_a_queue_that_cannot_be_read_is_shown_as_it_was_and_jobs_of_several_workers_with_all_their_tasks() -> None:
+    jobs = [WorkerJob(JobId(17, i), JobStatus.RUNNING, 1, host) for i, host in enumerate(["one", "two"])]
+
+    async def look() -> Any:
+        raise CondorError("the schedd does not answer")
+
+    async def tasks() -> Tasks:
+        return Tasks(5, 1, 3, {"htcondor-17.0-1-0": 1, "htcondor-17.0-1-1": 2, "of-somebody-else": 9})
+
+    fleet: Any = SimpleNamespace(
+        look=look,
+        seen=SimpleNamespace(live=jobs),
+        scheduler=SimpleNamespace(tasks=tasks),
+        staging=SimpleNamespace(cluster="c1"),
+    )
+    told = text(asyncio.run(view_of(fleet)))
+    assert "The queue cannot be read; this is how it was: the schedd does not answer" in told
+    assert re.search(r"17\.0 +running .*one +2 workers, 3 tasks", told), told
+    assert re.search(r"17\.1 +starting .*two +not joined yet", told), told
 
 
 def test_a_view_of_nothing() -> None:

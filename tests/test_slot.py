@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from importlib import resources
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -125,7 +126,7 @@ def test_several_workers_in_one_job(new_cluster, pool, nanny):
         info = client.scheduler_info(n_workers=-1)["workers"].values()
         assert {(worker["nthreads"], worker["memory_limit"]) for worker in info} == {(2, 2**29)}
         assert len(set(client.run(os.getpid).values())) == 4
-        assert all(10000 <= int(address.rpartition(":")[2]) <= 10070 for address in client.nthreads())
+        assert all(10000 <= (urlsplit(address).port or 0) <= 10070 for address in client.nthreads())
         client.restart(timeout=60)
         joined(client, 4, but=frozenset() if nanny else found)
         check_clients_of_tasks(client)

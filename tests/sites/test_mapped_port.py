@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support import Pool, wait_until
@@ -33,14 +34,15 @@ def mapping(shared_server, tmp_path, notes) -> Iterator[tuple[LocalSystem, list[
 
 
 @pytest.mark.long
-def test_workers_join_and_reach_one_another_at_the_ports_that_the_node_maps(mapping, notes):
+@pytest.mark.parametrize("relay", ["never", "auto"])
+def test_workers_join_and_reach_one_another_at_the_ports_that_the_node_maps(mapping, notes, relay):
     system, ports = mapping
     pool = Pool(system.pool.installation.bin)
     with system.gateway() as gateway:
         # condor_submit writes it for jobs in containers alone.
         named = {"My.ContainerServiceNames": '"dask"'}
         cluster = gateway.new_cluster(
-            mapped_port="dask", worker_port=ports[0], interface=None, job_extra_directives=named
+            mapped_port="dask", worker_port=ports[0], interface=None, job_extra_directives=named, relay=relay
         )
         try:
             cluster.scale(2)
@@ -48,7 +50,7 @@ def test_workers_join_and_reach_one_another_at_the_ports_that_the_node_maps(mapp
             client = cluster.get_client()
             names = {address: info["name"] for address, info in client.scheduler_info()["workers"].items()}
             first, second = names
-            told = {int(address.rpartition(":")[2]) for address in names}
+            told = {urlsplit(address).port for address in names}
             assert not told & {*ports}
             # Each worker has one half, and is given the other.
             halves = [client.submit(bytes, 2**20, workers=[address], pure=False) for address in names]
@@ -58,7 +60,9 @@ def test_workers_join_and_reach_one_another_at_the_ports_that_the_node_maps(mapp
             ]
             assert client.gather(sums, direct=False) == [2**21, 2**21]
             assert len(client.run(lambda: True)) == 2
-            assert {int(line) for line in notes.read_text().split()} == told
+            # With auto the scheduler connects to none, and of two workers it is enough if one does.
+            tried = {int(line) for line in notes.read_text().split()}
+            assert tried == told if relay == "never" else tried and tried <= told
             # One that is evicted hands over what nobody can compute again.
             kept = client.scatter(b"kept", workers=[first], direct=False)
             pool.run("condor_vacate_job", str(JobId.of_worker(names[first])))

@@ -187,6 +187,25 @@ def test_who_connects_to_workers_itself_reaches_those_with_an_address_of_the_rel
     assert relayed.gather(relayed.scatter([1, 2], direct=True), direct=True) == [1, 2]
 
 
+def test_a_dial_in_vain_and_a_worker_that_is_not_there_cost_a_message_each(relayed: Client) -> None:
+    async def in_vain(dask_worker: Any) -> str:
+        from distributed.comm.registry import backends
+
+        dask_worker.stream_handlers["htcdaskgateway_relay_dial"](token="0" * 32, sender="relay://a:1/b", raw=True)
+        try:
+            await backends["relay"].connector.connect("127.0.0.1:1/Worker-of-nobody")
+        except OSError as error:
+            return str(error)
+        return "connected"
+
+    told = set(relayed.run(in_vain).values())
+    assert told == {"no worker relay://127.0.0.1:1/Worker-of-nobody"}
+    wait_until(
+        lambda: all("in vain" in str(logs) for logs in relayed.get_worker_logs().values()), what="both say so"
+    )
+    assert passed(relayed) == 20_000_000
+
+
 def test_who_counts_pairs_where_there_is_no_relay_is_told_so(new_cluster: Any) -> None:
     with pytest.raises(ConfigError, match="relay='never'"):
         new_cluster(relay="never").connections()

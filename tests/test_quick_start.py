@@ -111,6 +111,7 @@ def left_nothing(gateway, pool, name):
     wait_until(lambda: name not in {report.name for report in gateway.list_clusters()}, what="the cluster is gone")
 
 
+@pytest.mark.long
 def test_the_notebook_of_ncsa(system, gateway, pool, tmp_path):
     name, jobs = script(tmp_path / "cell.py", at_home(NOTEBOOK, system) + CHECK.format(n=2)).split()
     assert jobs == "2"

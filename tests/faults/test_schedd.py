@@ -69,6 +69,7 @@ def jobs_stay(pool, name, n, seconds=4.0):
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_killed_schedd_is_not_noticed_by_workers_and_nothing_is_submitted_twice(cluster, pool, trouble, tmp_path):
     cluster.scale(2)
     with cluster.get_client() as client:

@@ -161,6 +161,7 @@ def test_the_least_recently_used_go_first_but_none_that_a_worker_uses(small, pac
     assert trees(node) == [third.key]
 
 
+@pytest.mark.long
 def test_another_accounts_directory_or_a_link_is_not_used(packed, node, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)

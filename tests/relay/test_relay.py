@@ -187,6 +187,7 @@ def test_who_connects_to_workers_itself_reaches_those_with_an_address_of_the_rel
     assert relayed.gather(relayed.scatter([1, 2], direct=True), direct=True) == [1, 2]
 
 
+@pytest.mark.long
 def test_a_dial_in_vain_and_a_worker_that_is_not_there_cost_a_message_each(relayed: Client) -> None:
     async def in_vain(dask_worker: Any) -> str:
         from distributed.comm.registry import backends
@@ -211,6 +212,7 @@ def test_who_counts_pairs_where_there_is_no_relay_is_told_so(new_cluster: Any) -
         new_cluster(relay="never").connections()
 
 
+@pytest.mark.long
 def test_a_scheduler_that_cannot_run_the_relay_has_workers_without_one_or_says_why(
     new_cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_number_of_workers_that_is_none(n: str) -> None:
 
 
 @pytest.mark.usefixtures("client_settings")
+@pytest.mark.long
 def test_a_job_that_is_none(cluster: Any) -> None:
     cluster.scale(1)
     told = wrong("logs", cluster.name, "99.0")

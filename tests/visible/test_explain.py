@@ -191,6 +191,7 @@ def test_a_container_in_a_pool_without_apptainer(new_cluster: Callable[..., Any]
     given_up(cluster, 1, "Apptainer is missing", "TARGET.HasContainer")
 
 
+@pytest.mark.long
 def test_a_worker_that_fails_again_and_again(new_cluster: Callable[..., Any]) -> None:
     cluster = new_cluster(job_script_prologue=["echo the library libfoo is missing >&2; exit 3"])
     cluster.scale(1)

@@ -106,6 +106,7 @@ def test_the_wait_for_workers_ends_with_where_the_time_went(cluster: Any, monkey
     assert len(shown) == 1, "there was nothing to wait for"
 
 
+@pytest.mark.long
 def test_a_wait_succeeds_where_the_log_cannot_be_read(cluster: Any) -> None:
     cluster.scale(1)
     (cluster.fleet.staging.directory / "worker.sub").unlink()

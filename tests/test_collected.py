@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import gc
 import io
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from distributed.utils import LoopRunner
 from support import PATIENCE, wait_until
 
 from htcdaskgateway import HTCGateway
@@ -40,6 +42,23 @@ def test_a_gateway_collected_on_its_own_loop_does_not_block_it(gateway: Any, sys
         gc.enable()
     wait_until(lambda: not runner.is_started(), what="the lost gateway is closed")
     assert gateway.list_clusters() == []
+
+
+def test_a_gateway_collected_in_a_thread_whose_loop_is_to_begin_does_not_block_it(system: Any) -> None:
+    gc.disable()
+    try:
+        lost = system.gateway()
+        runner = lost._loop_runner
+        lost.cycle = lost
+        del lost
+        thread = threading.Thread(target=gc.collect, daemon=True)
+        with LoopRunner._lock:  # as `LoopRunner.start` has it while it waits for the thread
+            thread.start()
+            thread.join(20)
+            assert not thread.is_alive()
+    finally:
+        gc.enable()
+    wait_until(lambda: not runner.is_started(), what="the lost gateway is closed")
 
 
 def test_a_failed_connect_leaves_a_gateway_that_works(gateway: Any) -> None:
@@ -71,7 +90,12 @@ def _failed(cluster: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "use", [lambda _: None, _scaled, _watched, _failed, lambda cluster: cluster.adapt(maximum=1)]
+    "use",
+    [
+        lambda _: None,
+        pytest.param(_scaled, marks=pytest.mark.long),
+        *(_watched, _failed, lambda cluster: cluster.adapt(maximum=1)),
+    ],
 )
 def test_a_cluster_that_nobody_holds_is_shut_down_at_once(gateway: Any, use: Callable[[Any], None]) -> None:
     """Else it is when the garbage collector comes by, which may be never."""

@@ -185,6 +185,7 @@ def test_the_first_scale_of_the_maker_counts_what_another_client_has_submitted(n
     assert len(pool.jobs(cluster.name)) == 3
 
 
+@pytest.mark.long
 def test_what_old_clusters_left_is_one_question_to_htcondor(tool_calls, gateway, new_cluster, stage):
     nowhere = WorkerSpec.from_keywords(requirements="HasNoSuchThing")
     for number in range(40):

@@ -110,10 +110,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize(
     "ending",
-    [
-        pytest.param(ending, marks=[] if ending in ("by itself", "while it adapts") else [pytest.mark.long])
-        for ending in ENDINGS
-    ],
+    [pytest.param(ending, marks=[] if ending == "by itself" else [pytest.mark.long]) for ending in ENDINGS],
 )
 def test_a_program_that_ends_takes_its_cluster_with_it_where_the_gateway_has_a_host_name(gateway, pool, ending):
     last, code = ENDINGS[ending]

@@ -353,6 +353,7 @@ def test_a_worker_that_fails_takes_the_others_along(tmp_path):
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_a_restart_keeps_what_the_client_has_noted_at_the_scheduler(new_cluster, gateway, pool):
     cluster = new_cluster(memory="256MB", max_idle=5)
     with with_workers(cluster, 1) as client:

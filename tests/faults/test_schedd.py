@@ -176,6 +176,7 @@ def test_submit_that_reaches_the_schedd_only_after_its_time_limit_leaves_no_surp
         jobs_stay(pool, cluster.name, 2)
 
 
+@pytest.mark.long
 def test_two_clients_that_scale_to_four_at_once_end_with_four_jobs(cluster, pool):
     clients = [OtherClient(cluster.name, 4) for _ in range(2)]
     try:

@@ -237,6 +237,7 @@ def test_a_schedd_that_is_away_is_logged_once_and_adapting_goes_on(
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_an_asynchronous_cluster_adapts(system: LocalSystem, pool: Pool) -> None:
     async def main() -> None:
         async with HTCGatewayCluster(asynchronous=True) as cluster:

@@ -52,6 +52,7 @@ def test_what_is_asked_for_is_not_told_from_a_look_of_before(cluster: Any) -> No
     assert cluster.jobs().summary() == "1 running, 0 idle, 0 held"
 
 
+@pytest.mark.long
 def test_explain_and_logs_know_of_a_worker_that_has_just_joined(cluster: Any) -> None:
     cluster.scale(1)
     cluster.gateway.sync(cluster.fleet.look)

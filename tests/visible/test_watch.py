@@ -74,6 +74,7 @@ def test_jobs_and_tasks_are_shown_together(new_cluster: Callable[..., Any], pool
     del futures
 
 
+@pytest.mark.long
 def test_it_follows_in_a_terminal_and_ctrl_c_ends_it(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(cpus=1, memory="1GB")
     watching = pexpect.spawn(str(PROGRAM), ["watch", cluster.name[:9], "--interval", "0.2"], timeout=PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import py_compile
 import subprocess
@@ -30,8 +31,9 @@ print(json.dumps([in_src.VALUE, flat.VALUE, flat.__file__, importlib.metadata.ve
 @pytest.fixture
 def edited(tmp_path, environment, monkeypatch):
     """An environment with two projects that are installed to be edited, one with its source in ``src``."""
-    pytest.importorskip("setuptools", reason="editable installs are made with setuptools")
-    pytest.importorskip("pip", reason="editable installs are made with pip")
+    for name in ("setuptools", "pip"):
+        if importlib.util.find_spec(name) is None:  # not imported: in a process that has distutils, it fails
+            pytest.skip(f"editable installs are made with {name}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = environment(tmp_path)
     (made.site / "tests.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")))

@@ -55,7 +55,8 @@ def test_a_worker_that_used_too_much_memory(new_cluster: Callable[..., Any]) -> 
     told = explained(cluster, "is held", timeout=120)
     assert "used more memory than it asked for" in str(told)
     assert str(told).partition("\n\n")[2].startswith("The worker asked for 400 MiB of memory and used ")
-    assert 'gateway.connect(cluster.name, memory="2GB")' in str(told)
+    # HTCondor may have looked while the worker was still taking it.
+    assert re.search(r'gateway\.connect\(cluster\.name, memory="[123]GB"\)', str(told)), told
     assert "`cluster.scale(0)` and `cluster.scale(1)`" in str(told)
     assert cluster.jobs()[0].hold_subcode == 102
     assert told.hopeless

@@ -102,6 +102,8 @@ class Session:
                 )
         if self.spec.relay != "never":
             await self._install_relay(link)
+        elif noted and noted.get("relay", "never") != "never":
+            link.know_relay()
         if self._given or not noted:
             await link.note(spec=self.spec.to_dict())
         if self._fresh:

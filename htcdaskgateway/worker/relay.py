@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from .spec import WorkerSpec
 
 MODES = ("never", "auto", "always")
 
@@ -16,22 +20,18 @@ def mode(value: Any, name: str) -> str:
     return str(value)
 
 
-def choose(values: dict[str, Any]) -> None:
-    """Settle it in the checked `values` of a spec: workers with a nanny need their ports anyway.
-
-    Raises
-    ------
-    ConfigError
-        A nanny, which listens at a port of its own, and workers whose ports nobody may use.
-    """
-    if not values["nanny"] or values["relay"] == "never":
-        return
-    if values["relay"] == "always":
+def check(values: Mapping[str, Any]) -> None:
+    """Refuse a nanny, which listens at a port of its own, beside workers whose ports nobody may use."""
+    if values["relay"] == "always" and values["nanny"]:
         raise ConfigError(
             "relay='always' and nanny=True exclude each other: a nanny listens at a port of its own. "
             "Pass relay='never' if that port is open; otherwise do without a nanny"
         )
-    values["relay"] = "never"
+
+
+def used(spec: WorkerSpec) -> bool:
+    """Tell whether workers take the relay where they need it; those with a nanny need their ports anyway."""
+    return spec.relay != "never" and not spec.nanny
 
 
 def preload(how: str) -> str:

@@ -71,7 +71,7 @@ class WorkerSpec:
         The network interface that they listen on.
     relay : {'never', 'auto', 'always'}
         Which workers reach one another by what they dial to the scheduler's proxy, without an open port: none,
-        those that do not reach each other directly, or all. Workers with a nanny have ``'never'`` for ``'auto'``.
+        those that do not reach each other directly, or all. With ``'auto'`` workers with a nanny do without.
     mapped_port : str or None
         Name of the container's port that HTCondor maps to one of the node, which the scheduler is told.
     scheduler_proxy : str or None
@@ -169,7 +169,6 @@ class WorkerSpec:
             for name, check in _CHECKS.items()
         }
         own_python.choose(values, keywords)
-        relay.choose(values)
         together.check(values)
         return cls(**values)
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from . import checks, sites
+from . import checks, relay, sites
 
 
 def check(values: Mapping[str, Any]) -> None:
     """Check the values of a spec, each of which is right by itself."""
     sites.check_mapped(values)
+    relay.check(values)
     if values["spool"] and values["max_idle"] is not None:
         raise ConfigError(
             f"max_idle={values['max_idle']!r} and spool=True exclude each other: HTCondor spools "

@@ -113,6 +113,17 @@ def test_both_workers_get_all_that_the_other_sends_in_its_order_whoever_reads_la
         thread.join(PATIENCE)
 
 
+def test_a_connection_that_is_idle_keeps_no_pipe_and_goes_on(relay: Callable[..., Relay]) -> None:
+    running = relay(pulse=0.05)
+    one, other = running.give("one", "other")
+    for _ in range(2):
+        one.sendall(b"here")
+        assert received(other, 4) == b"here"
+        wait_until(
+            lambda: not any(half.pipe for half in list(running.splicer.out.values())), what="no pipe is left"
+        )
+
+
 def test_what_was_sent_before_the_end_arrives_and_then_the_end(relay: Callable[..., Relay]) -> None:
     one, other = relay().give("one", "other")
     one.sendall(b"the last words")

@@ -12,12 +12,14 @@ import psutil
 import pytest
 from dask.distributed import Client
 from dask_gateway import GatewayWarning
+from distributed.comm.registry import backends
 from support import wait_until
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError, SchedulerError
 from htcdaskgateway.scheduler.relay import Source
+from htcdaskgateway.worker.staging import Staging
 
 TIMEOUT = 60
 
@@ -235,7 +237,29 @@ def test_a_relay_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="nanny"):
         WorkerSpec.from_keywords(relay="always", nanny=True)
     assert WorkerSpec.from_keywords().relay == "auto"
-    assert WorkerSpec.from_keywords(nanny=True).relay == "never"
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(("words", "there"), [({}, True), ({"nanny": True}, False), ({"relay": "never"}, False)])
+def test_workers_with_a_nanny_do_without_the_relay_and_their_cluster_may_have_others(
+    words: dict[str, Any], there: bool
+) -> None:
+    spec = WorkerSpec.from_keywords(**words)
+    text = Staging("c1", spec).rendered("gateway://h:1/c1")["worker_preload.py"]
+    assert (text.count("\nRELAY = ") == 2) is there
+    if "nanny" in words:
+        assert WorkerSpec.from_dict({**spec.to_dict(), "nanny": False}).relay == "auto"
+
+
+def test_who_does_without_the_relay_reaches_the_workers_of_who_does_not(
+    new_cluster: Any, system: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = new_cluster(cpus=1, memory="1GB")
+    cluster.scale(1)
+    cluster.wait_for_workers(1, timeout=TIMEOUT)
+    monkeypatch.delitem(backends, "relay")  # as in a process that has made none
+    with system.gateway() as other, other.connect(cluster.name, relay="never") as same, same.get_client() as client:
+        assert client.gather(client.scatter([1, 2], direct=True), direct=True) == [1, 2]
 
 
 def listeners(client: Client) -> set[str]:

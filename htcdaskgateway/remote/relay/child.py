@@ -172,6 +172,9 @@ class Splicer:
 
     def feel(self) -> None:
         """Ask all workers' sides; where a link is dead, close what hangs on it and tell the scheduler."""
+        for half in self.out.values():  # of connections that are open and idle no pipe is kept: four files each
+            if not half.held:
+                self.empty(half)
         for fd, pulse in list(self.pulses.items()):
             if pulse.missed < MISSED:
                 pulse.ask()

@@ -117,7 +117,7 @@ def job_files(
     remote = resources.files("htcdaskgateway.remote")
     texts |= {"worker.sub": description, "worker.sh": script}
     texts |= {name: remote.joinpath(name).read_text(encoding="utf-8") for name in files}
-    if relay.used(spec):
+    if spec.relay != "never" and not spec.nanny:  # who has a nanny needs its port anyway
         texts["worker_preload.py"] += relay.preload(spec.relay)
     return texts
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from .spec import WorkerSpec
 
 MODES = ("never", "auto", "always")
 
@@ -27,11 +24,6 @@ def check(values: Mapping[str, Any]) -> None:
             "relay='always' and nanny=True exclude each other: a nanny listens at a port of its own. "
             "Pass relay='never' if that port is open; otherwise do without a nanny"
         )
-
-
-def used(spec: WorkerSpec) -> bool:
-    """Tell whether workers take the relay where they need it; those with a nanny need their ports anyway."""
-    return spec.relay != "never" and not spec.nanny
 
 
 def preload(how: str) -> str:

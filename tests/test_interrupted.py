@@ -47,32 +47,23 @@ async def interrupted(call: Any) -> None:
         await task
 
 
-@pytest.mark.parametrize("shutdown", [None, True])
+@pytest.mark.parametrize(
+    ("first", "then", "ends"),
+    [(True, None, 1), (True, True, 1), (False, True, 2)],
+    ids=["says nothing", "says the same", "a shutdown after an end that leaves the jobs"],
+)
 def test_an_end_whose_caller_was_interrupted_goes_on_and_the_next_caller_waits_for_it(
-    shutdown: bool | None,
+    first: bool, then: bool | None, ends: int
 ) -> None:
     async def check() -> None:
         end = Ends()
-        await interrupted(carry_on("c1", True, end))
-        waiting = asyncio.ensure_future(carry_on("c1", shutdown, end))
-        await asyncio.sleep(0)
-        end.go.set()
-        await waiting
-        assert (end.begun, end.done) == (1, 1)
-
-    run(check())
-
-
-def test_a_shutdown_after_an_end_that_leaves_the_jobs_is_one_of_its_own() -> None:
-    async def check() -> None:
-        end = Ends()
-        await interrupted(carry_on("c1", False, end))
-        waiting = asyncio.ensure_future(carry_on("c1", True, end))
+        await interrupted(carry_on("c1", first, end))
+        waiting = asyncio.ensure_future(carry_on("c1", then, end))
         await asyncio.sleep(0)
         assert end.begun == 1
         end.go.set()
         await waiting
-        assert (end.begun, end.done) == (2, 2)
+        assert (end.begun, end.done) == (ends, ends)
 
     run(check())
 

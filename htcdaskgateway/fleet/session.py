@@ -103,7 +103,9 @@ class Session:
         if self.spec.relay != "never":
             await self._install_relay(link)
         elif noted and noted.get("relay", "never") != "never":
-            link.know_relay()
+            from ..scheduler.relay import know_addresses
+
+            know_addresses()
         if self._given or not noted:
             await link.note(spec=self.spec.to_dict())
         if self._fresh:

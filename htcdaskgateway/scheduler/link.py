@@ -164,19 +164,13 @@ class SchedulerLink:
 
     async def install_relay(self, how: str) -> None:
         """Let workers reach one another by a relay, always or with ``auto``; a second time nothing happens."""
-        from .relay import NAME, Source
+        from .relay import NAME, Source, know_addresses
 
-        self.know_relay()
+        know_addresses()
         await self._ask(
             "take in the relay between workers",
             self.comm.register_scheduler_plugin(plugin=dumps(Source(how)), name=NAME, idempotent=True),
         )
-
-    def know_relay(self) -> None:
-        """Let clients of this process connect to workers that have an address of the relay."""
-        from .relay import know_addresses
-
-        know_addresses()
 
     async def connections(self) -> Connections:
         """Return how the pairs of workers that have met reach one another."""

@@ -8,7 +8,7 @@ from distributed.comm.core import Connector
 from distributed.comm.registry import backends
 from distributed.comm.tcp import TLSConnector
 
-from ..remote.relay import parts, source
+from ..remote.relay import source, worker_source
 from ..remote.relay.wire import SCHEME, RelayBackend
 
 # None of the names by which HTCondorWorkers finds other versions of itself.
@@ -29,7 +29,7 @@ class Source:
                 "name": "htcdaskgateway/remote/relay (wire and scheduler)",
                 "scope": {"__name__": "htcdaskgateway_relay"},
                 "child": source("child"),
-                "worker": source(*parts(self.how)),
+                "worker": worker_source(self.how),
             },
         )
 

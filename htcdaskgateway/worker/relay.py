@@ -28,7 +28,7 @@ def check(values: Mapping[str, Any]) -> None:
 
 def preload(how: str) -> str:
     """Return what ``worker_preload.py`` ends with: in that file, a site's own template sends it, too."""
-    from ..remote.relay import parts, source
+    from ..remote.relay import source, worker_source
 
-    text = f"{source(*parts(how))}\n\nPULSE_SOURCE = {source('pulse')!r}\n"
+    text = f"{worker_source(how)}\n\nPULSE_SOURCE = {source('pulse')!r}\n"
     return f"\nRELAY = {text!r}\n"

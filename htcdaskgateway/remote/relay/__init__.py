@@ -3,12 +3,12 @@
 from importlib import resources
 
 
-def parts(how: str) -> tuple[str, ...]:
-    """Return which modules a worker has that is to reach others ``"always"`` or ``"auto"`` through the relay."""
-    return ("wire", "worker", "auto") if how == "auto" else ("wire", "worker")
-
-
-def source(*modules: str) -> str:
+def source(*parts: str) -> str:
     """Return the text of these modules, one behind the other, in one file."""
     room = resources.files(__name__)
-    return "\n\n".join(room.joinpath(f"{module}.py").read_text(encoding="utf-8") for module in modules)
+    return "\n\n".join(room.joinpath(f"{part}.py").read_text(encoding="utf-8") for part in parts)
+
+
+def worker_source(how: str) -> str:
+    """Return the text for a worker that is to reach others ``"always"`` or ``"auto"`` through the relay."""
+    return source("wire", "worker", *(["auto"] if how == "auto" else []))

@@ -92,16 +92,13 @@ class Patient(SSLIOStream):  # type: ignore[misc]
 
     def write_to_fd(self, data: Any) -> int:
         """Send what there is room for; of an object in segments as large as the way takes, not of a record each."""
-        sent: int
         if len(data) <= self.read_chunk_size:
-            sent = super().write_to_fd(data)
-            return sent
+            return int(super().write_to_fd(data))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         try:
-            sent = super().write_to_fd(data)
+            return int(super().write_to_fd(data))
         finally:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)  # what is left goes now
-        return sent
 
     def await_at_least(self, size: int) -> None:
         """Let the socket count as readable from so many bytes on; the end of the connection counts, too."""

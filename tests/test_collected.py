@@ -44,18 +44,24 @@ def test_a_gateway_collected_on_its_own_loop_does_not_block_it(gateway: Any, sys
     assert gateway.list_clusters() == []
 
 
-def test_a_gateway_collected_in_a_thread_whose_loop_is_to_begin_does_not_block_it(system: Any) -> None:
+@pytest.mark.parametrize("thread_of", ["a thread", "the main thread"])
+def test_a_gateway_collected_in_a_thread_whose_loop_is_to_begin_does_not_block_it(
+    system: Any, thread_of: str
+) -> None:
     gc.disable()
     try:
         lost = system.gateway()
         runner = lost._loop_runner
         lost.cycle = lost
         del lost
-        thread = threading.Thread(target=gc.collect, daemon=True)
         with LoopRunner._lock:  # as `LoopRunner.start` has it while it waits for the thread
-            thread.start()
-            thread.join(20)
-            assert not thread.is_alive()
+            if thread_of == "the main thread":
+                gc.collect()
+            else:
+                thread = threading.Thread(target=gc.collect, daemon=True)
+                thread.start()
+                thread.join(20)
+                assert not thread.is_alive()
     finally:
         gc.enable()
     wait_until(lambda: not runner.is_started(), what="the lost gateway is closed")

@@ -35,6 +35,14 @@ PATIENCE = 60.0
 """How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""
 
 
+def workers_of(client: Any) -> dict[str, Any]:
+    """Return what the scheduler tells of its workers.
+
+    Dask's `scheduler_info` may return what came last, every two seconds, and tells of none.
+    """
+    return client.sync(client.scheduler.identity)["workers"]  # type: ignore[no-any-return]
+
+
 def wait_until(condition: Callable[[], T], timeout: float = PATIENCE, what: str | Callable[[], object] = "") -> T:
     """Ask until `condition` returns something true, and return that; fail after `timeout` seconds.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import subprocess
 import sys
@@ -12,24 +11,18 @@ import dask.config
 import pytest
 from dask_gateway.client import GatewayWarning
 from distributed import wait
-from support import wait_until
+from support import wait_until, workers_of
 
 from htcdaskgateway import JobStatus
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.worker import staging
 
 
-def workers(client):
-    """Return what the scheduler tells of all its workers; newer ones tell of five unless asked for more."""
-    newer = "n_workers" in inspect.signature(client.scheduler_info).parameters
-    return client.scheduler_info(**({"n_workers": -1} if newer else {}))["workers"]
-
-
 def one_on_each_worker(client):
     """Return a result of each worker, held by it alone; what is computed again would have another value."""
     held = [
         client.submit(lambda: __import__("uuid").uuid4().hex, workers=[each], pure=False)
-        for each in workers(client)
+        for each in workers_of(client)
     ]
     wait(held, 60)
     for future in held:
@@ -44,13 +37,13 @@ def test_the_main_job(tool_calls, cluster, pool):
     assert len(tool_calls.calls_of("condor_submit")) == 1
     with cluster.get_client() as client:
         client.wait_for_workers(2, timeout=60)
-        assert {JobId.of_worker(info["name"]) for info in workers(client).values()} == {
+        assert {JobId.of_worker(info["name"]) for info in workers_of(client).values()} == {
             job.id for job in cluster.jobs()
         }
         x = da.random.random((2000, 2000), chunks=(500, 500))
         assert 0.4 < x.mean().compute() < 0.6
-        assert [info["nthreads"] for info in workers(client).values()] == [1, 1]
-        assert {info["memory_limit"] for info in workers(client).values()} == {2**30}
+        assert [info["nthreads"] for info in workers_of(client).values()] == [1, 1]
+        assert {info["memory_limit"] for info in workers_of(client).values()} == {2**30}
 
         cluster.scale(4)
         assert len(tool_calls.calls_of("condor_submit")) == 2
@@ -64,13 +57,13 @@ def test_the_main_job(tool_calls, cluster, pool):
         held = one_on_each_worker(client)
         values = client.gather(held)
         cluster.scale(1)
-        assert len(workers(client)) == 1
+        assert len(workers_of(client)) == 1
         assert len(pool.jobs(cluster.name)) == 1
         assert client.gather(held) == values
         with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
             (job,) = cluster.jobs()
         assert job.status is JobStatus.RUNNING
-        assert {info["name"] for info in workers(client).values()} == {job.worker_name}
+        assert {info["name"] for info in workers_of(client).values()} == {job.worker_name}
         assert len(tool_calls.calls_of("condor_submit")) == 2
     cluster.shutdown()
     assert pool.jobs(cluster.name) == []
@@ -123,7 +116,7 @@ def test_workers_whose_data_takes_too_long_to_move_go_on_working(cluster, pool):
         ):
             cluster.scale(1)
         assert pool.statuses(cluster.name) == [2, 2]
-        for address in workers(client):
+        for address in workers_of(client):
             assert client.submit(sum, [1, 2], workers=[address], pure=False).result(60) == 3
         assert client.gather(held) == values
 
@@ -141,7 +134,7 @@ def test_a_worker_has_its_name_before_its_start_is_counted(new_cluster, pool):
         names = {job.worker_name for job in cluster.jobs()}
     with cluster.get_client() as client:
         client.wait_for_workers(2, timeout=60)
-        assert {info["name"] for info in workers(client).values()} == names
+        assert {info["name"] for info in workers_of(client).values()} == names
 
 
 @pytest.mark.core

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from dask.distributed import Client, get_client, get_worker, worker_client
 from distributed.diagnostics.plugin import Environ, PipInstall, UploadDirectory
-from support import wait_until
+from support import wait_until, workers_of
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
@@ -24,7 +24,7 @@ COMPLETED, RUNNING = 4, 2
 
 
 def names(client):
-    return {worker["name"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+    return {worker["name"] for worker in workers_of(client).values()}
 
 
 def joined(client, n, but=frozenset()):
@@ -123,7 +123,7 @@ def test_several_workers_in_one_job(new_cluster, pool, nanny):
         ads = pool.jobs(cluster.name)
         assert [ad["RequestCpus"] for ad in ads] == [4, 4]
         assert len({JobId.of_worker(name) for name in found}) == 2
-        info = client.scheduler_info(n_workers=-1)["workers"].values()
+        info = workers_of(client).values()
         assert {(worker["nthreads"], worker["memory_limit"]) for worker in info} == {(2, 2**29)}
         assert len(set(client.run(os.getpid).values())) == 4
         assert all(10000 <= (urlsplit(address).port or 0) <= 10070 for address in client.nthreads())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support import Pool, Tools, schedd_beside, wait_until
+from support import Pool, Tools, schedd_beside, wait_until, workers_of
 
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError
@@ -78,7 +78,7 @@ def test_all_jobs_are_counted_told_apart_and_removed_whichever_schedd_a_wrapper_
     jobs = cluster.jobs()
     assert len(jobs) == len({job.id for job in jobs}) == len({job.worker_name for job in jobs}) == 4
     assert f"@{SECOND}" in str(jobs)
-    names = {info["name"] for info in cluster.get_client().scheduler_info()["workers"].values()}
+    names = {info["name"] for info in workers_of(cluster.get_client()).values()}
     assert names == {job.worker_name for job in jobs}
     assert {JobId.of_worker(name) for name in names} == {job.id for job in jobs}
     # The event log does not name the schedd, which docs/sites.md says.

@@ -18,7 +18,7 @@ import dask
 import distributed
 import pytest
 from dask.distributed import Client
-from support import wait_until
+from support import wait_until, workers_of
 
 TIMEOUT = 60
 
@@ -38,7 +38,7 @@ def covers(*methods: str) -> Callable[[Any], Any]:
 
 
 def addresses(client: Client) -> list[str]:
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    return list(workers_of(client))
 
 
 @covers("submit", "map", "gather", "futures_of", "sync", "loop", "asynchronous")
@@ -256,10 +256,11 @@ def logs(client: Client, _: Path) -> None:
 
 @covers("scheduler_info", "get_versions", "wait_for_workers", "amm")
 def about_the_cluster(client: Client, _: Path) -> None:
-    info = client.scheduler_info(n_workers=-1)
-    assert len(info["workers"]) == 2
+    # What comes every two seconds, and tells of no worker, may be returned instead.
+    wait_until(lambda: set(client.scheduler_info(n_workers=-1)["workers"]) == set(workers_of(client)))
+    assert len(workers_of(client)) == 2
     versions = client.get_versions(check=True)
-    assert set(versions["workers"]) == set(info["workers"])
+    assert set(versions["workers"]) == set(workers_of(client))
     client.wait_for_workers(2, timeout=TIMEOUT)
     client.amm.stop()
     assert not client.amm.running()

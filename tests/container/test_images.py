@@ -14,7 +14,7 @@ import dask.config
 import msgpack
 import pytest
 from dask.distributed import worker_client
-from support import PATIENCE, wait_until
+from support import PATIENCE, wait_until, workers_of
 
 from htcdaskgateway.errors import ContainerError
 from htcdaskgateway.local import LocalSystem, LocalSystemError, PersonalPool, image
@@ -196,7 +196,7 @@ def test_an_eviction_hands_the_data_over(runtime: str, images: Images, new_clust
     with cluster.get_client() as client:
         cluster.scale(2)
         client.wait_for_workers(2, timeout=PATIENCE)
-        workers = client.scheduler_info()["workers"]
+        workers = workers_of(client)
         leaving, staying = sorted(workers)
         futures, before = [], []
         for number in range(5):  # one after another, so that none is stolen by the other worker

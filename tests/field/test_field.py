@@ -19,7 +19,7 @@ with HTCGateway() as gateway, gateway.new_cluster() as cluster:
     cluster.wait_for_workers(4, timeout=90)
     logs = cluster.logs()
     client = cluster.get_client()
-    hosts = {worker["host"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+    hosts = {worker["host"] for worker in client.sync(client.scheduler.identity)["workers"].values()}
     x = da.random.default_rng(1).random((2000, 2000), chunks=(250, 2000))
     sums = []
     for method in ("tasks", "p2p"):

@@ -21,7 +21,7 @@ with HTCGateway() as gateway, gateway.new_cluster(relay=RELAY) as cluster:
     cluster.scale(4)
     cluster.wait_for_workers(4, timeout=90)
     client = cluster.get_client()
-    hosts = {worker["host"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+    hosts = {worker["host"] for worker in client.sync(client.scheduler.identity)["workers"].values()}
     x = da.random.default_rng(1).random((2000, 2000), chunks=(250, 2000))
     sums = []
     for method in ("tasks", "p2p"):
@@ -62,7 +62,7 @@ with HTCGateway() as gateway, gateway.new_cluster(relay="always") as cluster:
         assert client.gather(checked) == [[i, *right] for i in range(4)]
         rounds += 1
         Path("rounds").write_text(str(rounds))
-        Path("workers").write_text(str(len(client.scheduler_info(n_workers=-1)["workers"])))
+        Path("workers").write_text(str(len(client.sync(client.scheduler.identity)["workers"])))
 print(json.dumps(rounds))
 """
 

@@ -78,7 +78,7 @@ def test_a_job_that_starts_again_has_packages_that_fit_together_whatever_was_ins
             return cluster.sync_packages().packages_changed
 
         def names():
-            return {worker["name"] for worker in client.scheduler_info()["workers"].values()}
+            return {worker["name"] for worker in client.sync(client.scheduler.identity)["workers"].values()}
 
         def start_again():
             before = names()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from dask.distributed import Client
-from support import wait_until
+from support import wait_until, workers_of
 
 pytestmark = [pytest.mark.core, pytest.mark.long]
 
@@ -26,7 +26,7 @@ def auto(new_cluster: Any) -> Iterator[Client]:
 
 def passed(client: Client) -> int:
     """Have one worker make bytes and the other take them."""
-    one, other = client.scheduler_info(n_workers=-1)["workers"]
+    one, other = workers_of(client)
     made = client.submit(lambda: os.urandom(1_000_000), workers=[one], pure=False)
     return client.submit(len, made, workers=[other], pure=False).result(TIMEOUT)  # type: ignore[no-any-return]
 

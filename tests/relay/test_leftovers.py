@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from dask.distributed import Client
-from support import processes, wait_until
+from support import processes, wait_until, workers_of
 
 pytestmark = [pytest.mark.core, pytest.mark.long]
 
@@ -18,7 +18,7 @@ TIMEOUT = 60
 
 def passed(client: Client) -> None:
     """Have each worker take what the other has made."""
-    one, other = client.scheduler_info(n_workers=-1)["workers"]
+    one, other = workers_of(client)
     for maker, taker in ((one, other), (other, one)):
         made = client.submit(lambda: os.urandom(1_000_000), workers=[maker], pure=False)
         assert client.submit(len, made, workers=[taker], pure=False).result(TIMEOUT) == 1_000_000
@@ -82,7 +82,7 @@ def test_nothing_of_the_relay_is_left_after_an_outage_nor_after_the_end(
         client.wait_for_workers(2, timeout=TIMEOUT)
         passed(client)
         wait_until(lambda: one_helper_each(client), what="each has its one helper")
-        scheduler, before = scheduler_of(client), set(client.scheduler_info(n_workers=-1)["workers"])
+        scheduler, before = scheduler_of(client), set(workers_of(client))
         child = psutil.Process(client.sync(client.scheduler.htcdaskgateway_relay_child))
         files = child.num_fds()
     system.server.stop_proxy()
@@ -90,7 +90,7 @@ def test_nothing_of_the_relay_is_left_after_an_outage_nor_after_the_end(
     with cluster.get_client() as client:
 
         def both() -> bool:
-            now = set(client.scheduler_info(n_workers=-1)["workers"])
+            now = set(workers_of(client))
             return len(now) == 2 and not now & before
 
         wait_until(both, what="both workers have joined again")

@@ -13,7 +13,7 @@ import pytest
 from dask.distributed import Client
 from dask_gateway import GatewayWarning
 from distributed.comm.registry import backends
-from support import wait_until
+from support import wait_until, workers_of
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
@@ -34,7 +34,7 @@ def relayed(new_cluster: Any) -> Any:
 
 
 def addresses(client: Client) -> list[str]:
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    return list(workers_of(client))
 
 
 def stop_listening(client: Client) -> None:
@@ -264,7 +264,7 @@ def test_who_does_without_the_relay_reaches_the_workers_of_who_does_not(
 
 def listeners(client: Client) -> set[str]:
     """The names of the workers that have an address of the relay, or none if not all have."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     relayed = {info["name"] for address, info in workers.items() if address.startswith("relay://")}
     return relayed if len(relayed) == len(workers) else set()
 
@@ -283,7 +283,7 @@ def test_workers_of_the_gateway_server_and_those_that_only_dial_out_exchange_res
 
 @pytest.mark.long
 def test_what_an_evicted_worker_holds_goes_through_the_relay_before_it_ends(relayed: Client, pool: Any) -> None:
-    names = {info["name"]: where for where, info in relayed.scheduler_info(n_workers=-1)["workers"].items()}
+    names = {info["name"]: where for where, info in workers_of(relayed).items()}
     name, where = min(names.items())
     held = relayed.submit(lambda: time.time(), workers=[where], allow_other_workers=True)
     value = held.result(TIMEOUT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support import Pool, wait_until
+from support import Pool, wait_until, workers_of
 
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.local import LocalSystem, PersonalPool
@@ -48,7 +48,7 @@ def test_workers_join_and_reach_one_another_at_the_ports_that_the_node_maps(mapp
             cluster.scale(2)
             cluster.wait_for_workers(2, timeout="60s")
             client = cluster.get_client()
-            names = {address: info["name"] for address, info in client.scheduler_info()["workers"].items()}
+            names = {address: info["name"] for address, info in workers_of(client).items()}
             first, second = names
             told = {urlsplit(address).port for address in names}
             assert not told & {*ports}

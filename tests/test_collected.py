@@ -44,10 +44,8 @@ def test_a_gateway_collected_on_its_own_loop_does_not_block_it(gateway: Any, sys
     assert gateway.list_clusters() == []
 
 
-@pytest.mark.parametrize("thread_of", ["a thread", "the main thread"])
-def test_a_gateway_collected_in_a_thread_whose_loop_is_to_begin_does_not_block_it(
-    system: Any, thread_of: str
-) -> None:
+@pytest.mark.parametrize("where", ["a thread", "the main thread"])
+def test_a_gateway_collected_in_a_thread_whose_loop_is_to_begin_does_not_block_it(system: Any, where: str) -> None:
     gc.disable()
     try:
         lost = system.gateway()
@@ -55,7 +53,7 @@ def test_a_gateway_collected_in_a_thread_whose_loop_is_to_begin_does_not_block_i
         lost.cycle = lost
         del lost
         with LoopRunner._lock:  # as `LoopRunner.start` has it while it waits for the thread
-            if thread_of == "the main thread":
+            if where == "the main thread":
                 gc.collect()
             else:
                 thread = threading.Thread(target=gc.collect, daemon=True)

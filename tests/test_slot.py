@@ -15,16 +15,13 @@ import pytest
 from dask.distributed import Client, get_client, get_worker, worker_client
 from distributed.diagnostics.plugin import Environ, PipInstall, UploadDirectory
 from support import wait_until, workers_of
+from trouble import names
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
 from htcdaskgateway.errors import ConfigError
 
 COMPLETED, RUNNING = 4, 2
-
-
-def names(client):
-    return {worker["name"] for worker in workers_of(client).values()}
 
 
 def joined(client, n, but=frozenset()):

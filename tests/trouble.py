@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support import Pool, processes, wait_until
+from support import Pool, processes, wait_until, workers_of
 
 from htcdaskgateway.local import LocalSystem
 
@@ -97,7 +97,7 @@ class Trouble:
 
 def names(client: Any) -> set[str]:
     """Return the names of the workers that the scheduler has."""
-    return set(client.run_on_scheduler(lambda dask_scheduler: [ws.name for ws in dask_scheduler.workers.values()]))
+    return {info["name"] for info in workers_of(client).values()}
 
 
 def wait_for_workers(client: Any, n: int, but: set[str] = frozenset()) -> set[str]:  # type: ignore[assignment]

@@ -256,11 +256,12 @@ def logs(client: Client, _: Path) -> None:
 
 @covers("scheduler_info", "get_versions", "wait_for_workers", "amm")
 def about_the_cluster(client: Client, _: Path) -> None:
+    workers = set(workers_of(client))
+    assert len(workers) == 2
     # What comes every two seconds, and tells of no worker, may be returned instead.
-    wait_until(lambda: set(client.scheduler_info(n_workers=-1)["workers"]) == set(workers_of(client)))
-    assert len(workers_of(client)) == 2
+    wait_until(lambda: set(client.scheduler_info(n_workers=-1)["workers"]) == workers)
     versions = client.get_versions(check=True)
-    assert set(versions["workers"]) == set(workers_of(client))
+    assert set(versions["workers"]) == workers
     client.wait_for_workers(2, timeout=TIMEOUT)
     client.amm.stop()
     assert not client.amm.running()

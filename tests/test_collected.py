@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gc
 import io
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -123,3 +125,10 @@ def test_off_a_loop_closing_is_done_at_once() -> None:
     done = []
     finalize(lambda: done.append(time.monotonic()))
     assert done
+
+
+def test_a_ctrl_c_that_meets_a_garbage_collection_is_not_lost() -> None:
+    """Python drops the exceptions of the functions that it calls at each collection."""
+    program = "import gc, htcdaskgateway.cluster, htcdaskgateway.gateway\nprint(gc.callbacks)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -7,17 +7,16 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
-
-_collecting: int | None = None  # the thread in which the garbage collector is at work
 
 
-def _note(phase: str, _: dict[str, Any]) -> None:
-    global _collecting
-    _collecting = threading.get_ident() if phase == "start" else None
+def _collecting() -> bool:
+    """Return whether the garbage collector is at work: no collection begins while another one goes on.
 
-
-gc.callbacks.append(_note)
+    A callback in `gc.callbacks` would know, too, but drops the KeyboardInterrupt that happens to meet it.
+    """
+    before = gc.get_stats()[0]
+    gc.collect(0)
+    return gc.get_stats()[0] == before
 
 
 def finalize(close: Callable[[], None]) -> None:
@@ -31,7 +30,7 @@ def finalize(close: Callable[[], None]) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        if threading.current_thread() is threading.main_thread() and _collecting != threading.get_ident():
+        if threading.current_thread() is threading.main_thread() and not _collecting():
             close()
             return
     # A program that ends waits for it.

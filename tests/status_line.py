@@ -44,9 +44,6 @@ class StatusLine:
             self._failed += 1
             self._terminal.ensure_newline()
             self._terminal.write_line(f"FAILED {report.nodeid} ({report.when})", red=True)
-        if report.outcome == "rerun":  # it may pass now, and its report is not printed then
-            self._terminal.ensure_newline()
-            self._terminal.write_line(f"RERUN {report.nodeid} ({report.when})\n{report.longreprtext}", yellow=True)
         if report.when == "teardown":
             self._done += 1
             self._show()

@@ -126,7 +126,7 @@ def test_closing_leaves_or_shuts_down_as_told(system, pool, shutdown, stays):
     wait_until(lambda: not pool.jobs(name), what="the job is gone")
 
 
-def test_shutdown(system, pool):
+def test_an_awaited_shutdown_leaves_no_job_and_no_key(system, pool):
     async def main():
         async with HTCGateway(asynchronous=True) as gateway, gateway.new_cluster(**NOWHERE) as cluster:
             await cluster.scale(2)

@@ -293,7 +293,7 @@ def test_a_stranger_is_not_told_that_there_are_no_jobs(condor, fake_tools, troub
         remove(condor)
 
 
-def test_forcing(condor, fake_tools):
+def test_jobs_are_forced_out_where_that_is_asked_for(condor, fake_tools):
     remove(condor, force=True)
     assert fake_tools.calls_of("condor_rm") == [["-forcex", "-constraint", "true"]]
 

@@ -102,7 +102,7 @@ def test_closing_twice_and_letting_go_is_quiet(system):
     gc.collect()  # an exception in __del__ would fail this test
 
 
-def test_versions(gateway):
+def test_the_versions_of_client_and_server_are_told(gateway):
     versions = gateway.get_versions()
     assert versions["server"]["version"]
     assert versions["client"]["version"]

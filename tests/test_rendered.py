@@ -95,7 +95,7 @@ def test_credentials_go_encrypted_and_nothing_comes_back(dry_run):
     assert "TARGET.HasPerFileEncryption" in ad["Requirements"]
 
 
-def test_every_request(dry_run):
+def test_cpus_memory_disk_gpus_requirements_and_rank_are_asked_for(dry_run):
     ad = dry_run(cpus=2, memory=4096, disk="3GB", gpus=2, requirements="HasX =?= true", rank="Mips + 1")
     assert (ad["RequestCpus"], ad["RequestMemory"], ad["RequestGPUs"]) == ("2", "4096", "2")
     assert ad["RequestDisk"] == str(3 * 2**20)

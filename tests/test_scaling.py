@@ -10,7 +10,7 @@ import dask.array as da
 import dask.config
 import pytest
 from dask_gateway.client import GatewayWarning
-from distributed import wait
+from distributed import Event, wait
 from support import wait_until, workers_of
 
 from htcdaskgateway import JobStatus
@@ -68,6 +68,27 @@ def test_the_main_job(tool_calls, cluster, pool):
     cluster.shutdown()
     assert pool.jobs(cluster.name) == []
     assert not (staging.staging_root() / cluster.name / "credentials").exists()
+
+
+@pytest.mark.core
+def test_scaling_down_spares_who_computes_and_who_holds_most(cluster):
+    cluster.scale(3)
+    with cluster.get_client() as client:
+        client.wait_for_workers(3, timeout=60)
+        computes, holds, spare = workers_of(client)
+        go_on = Event("go on", client)
+        computing = client.submit(lambda: Event("go on").wait(60), workers=[computes])
+        held = client.submit(bytes, 2**20, workers=[holds])
+        little = client.submit(bytes, 2**10, workers=[spare])
+        wait([held, little], 60)
+        wait_until(lambda: client.processing()[computes], what="the task has begun")
+        cluster.scale(2)
+        assert set(workers_of(client)) == {computes, holds}
+        cluster.scale(1)
+        assert set(workers_of(client)) == {computes}
+        go_on.set()
+        assert computing.result(60)
+        assert (len(held.result(60)), len(little.result(60))) == (2**20, 2**10)
 
 
 @pytest.mark.core

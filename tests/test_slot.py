@@ -219,6 +219,20 @@ def test_a_nanny_without_a_scheduler_leaves(new_cluster, pool):
     assert [(ad["JobStatus"], ad["ExitCode"]) for ad in pool.history(cluster.name)] == [(COMPLETED, 0)]
 
 
+@pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")
+@pytest.mark.long
+def test_a_nanny_whose_worker_fails_again_and_again_gives_the_slot_back_with_its_exit_code(new_cluster, pool):
+    cluster = new_cluster(nanny=True, memory="512MB")
+    with with_workers(cluster, 1) as client:
+        failing = client.submit(lambda: os._exit(5), pure=False)
+        wait_until(
+            lambda: [ad.get("NumJobCompletions") for ad in pool.jobs(cluster.name)] == [1],
+            what=lambda: f"the job has ended once: {pool.jobs(cluster.name)}",
+        )
+        assert [ad.get("ExitCode") for ad in pool.jobs(cluster.name)] == [5]
+        failing.cancel()
+
+
 @pytest.mark.long
 def test_only_this_machine_reaches_a_workers_http(cluster):
     with with_workers(cluster, 1) as client:

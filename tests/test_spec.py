@@ -77,7 +77,7 @@ def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_understood():
     assert WorkerSpec.from_dict({"cpus": 7, "of_the_future": 1}).cpus == 7
 
 
-def test_in_words():
+def test_a_workers_size_and_image_are_told_in_words():
     spec = WorkerSpec.from_keywords(cpus=2, memory="32GB", disk="1T", gpus=1, container_image="/x.sif")
     assert str(spec) == "2 CPUs, 32 GiB of memory, 1 TiB of disk, 1 GPU, in /x.sif"
 

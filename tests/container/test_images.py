@@ -99,7 +99,9 @@ def answer_of_the_worker(client: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", ["directory", "sif"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_both_ways(runtime: str, form: str, images: Images, new_cluster: Any, pool: Any) -> None:
+def test_workers_in_an_image_compute_as_those_without_and_restart(
+    runtime: str, form: str, images: Images, new_cluster: Any, pool: Any
+) -> None:
     path = getattr(images, form)
     if why := runs(path):
         pytest.skip(why)

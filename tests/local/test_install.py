@@ -36,7 +36,7 @@ def fake(prefix, sbin="sbin", libexec="libexec/condor"):
 @pytest.mark.parametrize(
     ("sbin", "libexec"), [("sbin", "libexec/condor"), ("bin", "libexec"), ("sbin", "lib/condor/libexec")]
 )
-def test_layouts(tmp_path, sbin, libexec):
+def test_an_installation_is_found_wherever_its_daemons_lie(tmp_path, sbin, libexec):
     found = Installation.at(fake(tmp_path, sbin, libexec))
     assert found is not None
     assert (found.sbin, found.libexec) == (tmp_path / sbin, tmp_path / libexec)
@@ -48,7 +48,7 @@ def test_tools_alone_are_no_installation(tmp_path, missing):
     assert Installation.at(tmp_path) is None
 
 
-def test_order(tmp_path, cache, monkeypatch):
+def test_a_named_installation_comes_before_one_on_the_path_and_one_of_the_environment(tmp_path, cache, monkeypatch):
     named, on_path, environment = (fake(tmp_path / name) for name in ("named", "path", "environment"))
     monkeypatch.setattr(sys, "prefix", str(environment))
     assert find().prefix == environment

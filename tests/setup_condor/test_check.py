@@ -81,7 +81,7 @@ def wait_for_expiry() -> None:
     time.sleep(2.1)
 
 
-def test_all_is_well(configured, new_token):
+def test_a_good_token_passes_every_check_and_leaves_nothing(configured, new_token):
     new_token(configured.token)
     code, lines, text = check(configured)
     assert code == 0, text

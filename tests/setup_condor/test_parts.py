@@ -75,8 +75,8 @@ def test_a_token_is_found_inside_other_text(around):
         ".".join((part({"typ": "JWT"}), part({"iss": "a", "sub": "b"}), part(b"x"))),
         ".".join((part({"alg": "HS256"}), part({"iss": 1, "sub": "b"}), part(b"x"))),
         jwt().replace(".", "!"),
-        "[" * 100000,
-        ".".join((part({"alg": "HS256"}), part(b"[" * 100000), part(b"x"))),
+        pytest.param("[" * 100000, id="brackets"),
+        pytest.param(".".join((part({"alg": "HS256"}), part(b"[" * 100000), part(b"x"))), id="brackets inside"),
         ".".join((part({"alg": "HS256"}), part(b"\xff"), part(b"x"))),
     ],
 )

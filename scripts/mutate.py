@@ -38,8 +38,7 @@ BY_NAME = {
     "worker.sub.j2": _JOB,
     "worker.sh.j2": _JOB,
 }
-# The quickest so many, and further ones up to so many seconds.
-TESTS_A_CHANGE, SECONDS_A_CHANGE = 12, 30.0
+TESTS_A_CHANGE = 12
 LIMIT = 300.0
 SWAPS: dict[type[ast.AST], str] = {
     **{ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"},
@@ -127,6 +126,9 @@ def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]
             command, cwd=TOP, env={**os.environ, **environment}, capture_output=True, text=True, timeout=limit
         )
     except subprocess.TimeoutExpired:
+        # Its jobs are in the kept pool, and have nobody any more.
+        stop = [sys.executable, "-m", "htcdaskgateway.local", "stop"]
+        subprocess.run(stop, cwd=TOP, check=False, timeout=60)
         return 1, "it does not end"
     return done.returncode, done.stdout
 
@@ -134,12 +136,14 @@ def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]
 class Tests:
     """Which tests run a line, and how long each takes."""
 
-    def __init__(self, paths: list[str], again: bool, processes: str) -> None:
-        if not again:
+    def __init__(self, paths: list[str], options: argparse.Namespace) -> None:
+        self._seconds = options.seconds
+        if not options.again:
             for old in TOP.glob(".coverage*"):
                 old.unlink()
         if paths:
-            self._run(paths, TOP / f".coverage-times-{time.time():.0f}.xml", processes)
+            which = [] if options.long else ["-m", "not long"]
+            self._run([*which, *paths], TOP / f".coverage-times-{time.time():.0f}.xml", options.processes)
         cases: list[ET.Element] = []
         for results in sorted(TOP.glob(".coverage-times-*.xml")):
             cases += ET.parse(results).iter("testcase")  # noqa: S314
@@ -150,11 +154,11 @@ class Tests:
         self._data = CoverageData(str(TOP / ".coverage"))
         self._data.read()
 
-    def _run(self, paths: list[str], results: Path, processes: str) -> None:
+    def _run(self, which: list[str], results: Path, processes: str) -> None:
         environment = {"COVERAGE_TOP": str(TOP), "COVERAGE_PROCESS_START": str(TOP / "pyproject.toml")}
         environment["COVERAGE_CONTEXTS"] = "1"  # tests/conftest.py names the test that runs
         code, said = pytest(
-            *("-n", processes, "--dist", "loadgroup", "-m", "not long", f"--junitxml={results}", *paths),
+            *("-n", processes, "--dist", "loadgroup", f"--junitxml={results}", *which),
             limit=3600,
             **environment,
         )
@@ -173,7 +177,7 @@ class Tests:
         seconds = 0.0
         for test in sorted(filter(None, found), key=self._time):
             seconds += self._time(test)
-            if len(known) < TESTS_A_CHANGE or seconds <= SECONDS_A_CHANGE:
+            if len(known) < TESTS_A_CHANGE or seconds <= self._seconds:
                 known.append(test)
         for name, tests in BY_NAME.items():
             if name == change.path.name:
@@ -203,7 +207,14 @@ def main() -> None:
     )
     parser.add_argument("--processes", default="4", help="how many run the tests the first time")
     parser.add_argument("--these", type=Path, help="a file with lines of --list: these changes only")
-    parser.add_argument("--part", default="1/1", help="2/3: the second third, for several checkouts side by side")
+    parser.add_argument("--long", action="store_true", help="with the tests that are marked as long")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=30.0,
+        help=f"each change meets the {TESTS_A_CHANGE} quickest tests, and further ones up to so many seconds",
+    )
+    parser.add_argument("--part", default="1/1", help="2/3: the second third, for several machines")
     parser.add_argument("--tests", action="append", help="look at these tests only, such as tests/test_staging.py")
     parser.add_argument("only", nargs="*", help="parts of paths, such as staging")
     options = parser.parse_args()
@@ -232,7 +243,10 @@ def main() -> None:
     if subprocess.run(status, cwd=TOP, capture_output=True, check=True, timeout=60).stdout:
         sys.exit("commit first: the files are changed in place")
     paths_of_tests = options.tests or ([] if options.again else ["tests"])
-    tests, unnoticed = Tests(paths_of_tests, options.again, options.processes), []
+    tests, unnoticed = Tests(paths_of_tests, options), []
+    code, said = pytest("--keep-pool", "tests/test_scaling.py", "-k", "main_job", limit=LIMIT)
+    if code:  # each change would count as noticed
+        sys.exit(f"a pool that stays up is of no use here:\n{said[-3000:]}")
     for number, change in enumerate(chosen, 1):
         against = tests.of(change)
         before, began = change.path.read_bytes(), time.monotonic()

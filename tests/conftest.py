@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fcntl
 import os
 import signal
 import subprocess
@@ -116,7 +117,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         group = item.get_closest_marker("xdist_group")
         test = item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid
         running.switch_context(test)
-        os.environ["COVERAGE_OF_TEST"] = COVERAGE["COVERAGE_OF_TEST"] = test  # for the processes that it starts
+        # For the processes that it starts, and those for which one process makes room for another.
+        os.environ["COVERAGE_OF_TEST"] = COVERAGE["COVERAGE_OF_TEST"] = test
+        running.set_option("run:context", test)
     _daemon_logs.begin()
     return (yield)
 
@@ -198,10 +201,19 @@ def shared_pool(request: pytest.FixtureRequest) -> Iterator[PersonalPool]:
         with PersonalPool(cpus=10, config=POOL) as pool:
             yield pool
         return
-    pool = PersonalPool(cache_directory() / "pool", cpus=10, config=POOL)
-    if not pool.running():
-        pool.start(detached=True)
-    yield pool
+    # A test may break a pool for a while, which another run would take for a defect.
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with (cache_directory() / "pool-of-tests.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit("another run of tests has the pool of --keep-pool", returncode=pytest.ExitCode.USAGE_ERROR)
+        pool = PersonalPool(cache_directory() / "pool", cpus=10, config=POOL)
+        if not pool.running():
+            pool.start(detached=True)
+        _daemon_logs.end([pool])  # what earlier runs have left is no news
+        _daemon_logs.begin()
+        yield pool
 
 
 @contextlib.contextmanager

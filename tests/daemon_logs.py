@@ -51,12 +51,12 @@ class DaemonLogs:
         self._sizes: dict[Path, int] = {}
 
     def begin(self) -> None:
-        """Note how long the logs are that there are already."""
+        """Note how long the logs are that there are already; a directory may be gone."""
         self._sizes = {log: size(log) for directory in self._known for log in logs(directory)}
 
     def end(self, values: Iterable[Any]) -> None:
-        """Note which pools and servers run, for the next test."""
-        self._known = set(directories(values))
+        """Note which pools and servers run, for the next tests."""
+        self._known.update(directories(values))
 
     def news(self, values: Iterable[Any]) -> str:
         """Return the end of what each log has got since `begin`."""

@@ -33,9 +33,9 @@ class StatusLine:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Iterator[Any]:
-        """Let nothing be written of a single test."""
-        category, *_ = yield
-        return category, "", ""
+        """Let nothing be written of a single test; the word is the summary's."""
+        category, _, word = yield
+        return category, "", word
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

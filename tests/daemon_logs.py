@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool
+from htcdaskgateway.local import GatewayServer, LocalSystem, LocalSystemError, PersonalPool
 
 DAEMONS = ("MasterLog", "SchedLog", "ShadowLog", "NegotiatorLog", "StartLog", "StarterLog.slot*")
 LINES = 25
@@ -14,12 +15,15 @@ LINES = 25
 
 
 def directories(values: Iterable[Any]) -> Iterator[Path]:
-    """Return the directories of the pools and servers that run, among the values of a test's fixtures."""
+    """Return the directories of the pools and servers that were started, among the values of a test's fixtures."""
     for value in values:
         if isinstance(value, LocalSystem):
             yield from directories([value.pool, value.server])
-        elif isinstance(value, (PersonalPool, GatewayServer)) and value.running():
+        elif isinstance(value, PersonalPool) and value.running():
             yield value.directory
+        elif isinstance(value, GatewayServer):  # it may have ended, and says why
+            with contextlib.suppress(LocalSystemError):
+                yield value.directory
 
 
 def logs(directory: Path) -> list[Path]:

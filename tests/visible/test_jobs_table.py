@@ -71,9 +71,7 @@ def test_a_narrow_terminal_folds_and_loses_nothing() -> None:
 
 def test_of_thousands_of_jobs_those_that_are_held_are_shown_and_the_rest_is_counted() -> None:
     many = WorkerJobs.from_ads([ad(proc, 1) for proc in range(10_000)] + [ad(10_000, 5, HoldReason="no such file")])
-    start = time.monotonic()
     text = str(many)
-    assert time.monotonic() - start < 2
     assert len(text.splitlines()) < 70
     assert "no such file" in text
     assert "… and 9941 more" in text

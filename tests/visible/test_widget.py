@@ -6,7 +6,6 @@ import html
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -159,10 +158,8 @@ def test_a_button_does_not_block_the_notebook(tool_calls: Tools, cluster: Any, p
     tool_calls.script("condor_submit", f'sleep 3; exec {pool.bin}/condor_submit "$@"')
     buttons(cluster)
     cluster._view._request.value = 1
-    start = time.monotonic()
     buttons(cluster)["Scale"].click()
-    assert time.monotonic() - start < 1
-    assert buttons(cluster)["Scale"].disabled
+    assert buttons(cluster)["Scale"].disabled  # it is not done yet
     wait_until(lambda: not buttons(cluster)["Scale"].disabled)
 
 

@@ -39,7 +39,8 @@ class LoginNode:
     command: str | None = None
     cut: str | None = None
     echoes_password: bool = False
-    extra_question: tuple[str, bool] | None = None
+    extra_question: str | None = None
+    hidden_question: str | None = None
     answers: list[str] = field(default_factory=list)
     passwords: list[str] = field(default_factory=list)
     factors: list[str] = field(default_factory=list)
@@ -96,8 +97,7 @@ class LoginNode:
             process.channel.get_connection().abort()
             return
         if self.extra_question is not None:
-            question, _ = self.extra_question
-            process.stdout.write(question.encode())
+            process.stdout.write(self.extra_question.encode())
             self.answers.append((await process.stdin.readline()).decode().rstrip("\n"))
         running = await asyncio.create_subprocess_exec(
             "/bin/sh",
@@ -169,6 +169,8 @@ class _Session(asyncssh.SSHServer):
         return "", "", "", [("Password: ", False)]
 
     def _menu(self, before: str = ""):
+        if self.node.hidden_question is not None:
+            return "", "", "", [(self.node.hidden_question, False)]
         if self.node.duo is None:
             return True
         if self.node.duo == "auto":
@@ -184,6 +186,9 @@ class _Session(asyncssh.SSHServer):
                 return False
             self.password_good = True
             return self._menu()
+        if node.hidden_question is not None:
+            node.answers += responses
+            return True
         if node.duo == "auto":
             return True
         if not responses:

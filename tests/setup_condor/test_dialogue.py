@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -196,16 +197,28 @@ def test_the_answers_to_the_question_for_the_host_key(account, login_node, perso
         succeeds(one)
 
 
-def test_a_question_nobody_foresaw_is_put_to_the_user(account, login_node, person):
-    node = login_node(
-        method="none", motd="Two projects are yours: a and b.\n", extra_question=("Which one? ", True)
-    )
+@pytest.mark.parametrize(
+    "question", ["Which one? ", pytest.param("Choose one, then Return", marks=pytest.mark.long)]
+)
+def test_a_question_nobody_foresaw_is_put_to_the_user(account, login_node, person, question):
+    node = login_node(method="none", motd="Two projects are yours: a and b.\n", extra_question=question)
     account.know(node)
     one = person(node.port)
-    one.sees("127.0.0.1 asks:", "Two projects are yours", r"Which one\? ")
+    one.sees("127.0.0.1 asks:", "Two projects are yours", re.escape(question))
     one.types("b")
     succeeds(one)
     assert node.answers == ["b"]
+
+
+def test_the_answer_to_a_question_that_hides_it_is_not_seen(account, login_node, person):
+    node = login_node(hidden_question="Your memorable word: ")
+    account.know(node)
+    one = person(node.port, "--debug")
+    log_in(one)
+    one.sees("127.0.0.1 asks:", "Your memorable word: ")
+    one.types("swordfish", hidden=True)
+    assert "swordfish" not in succeeds(one)
+    assert node.answers == ["swordfish"]
 
 
 def test_a_new_password_that_is_demanded(account, login_node, person):

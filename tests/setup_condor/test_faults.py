@@ -256,7 +256,7 @@ STOPS = {
     "password": ("alice", {}, ("Password: ",)),
     "passcode": ("alice", {"duo": "push"}, ("Password: ", "Passcode or option.*: ")),
     "phone": ("alice", {"duo": "silent"}, ("Password: ", "answer there")),
-    "question": ("alice", {"method": "none", "extra_question": ("Which project? ", True)}, ("Which project\\? ",)),
+    "question": ("alice", {"method": "none", "extra_question": "Which project? "}, ("Which project\\? ",)),
 }
 
 

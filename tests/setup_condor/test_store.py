@@ -22,6 +22,8 @@ def test_the_second_run_changes_nothing(account, node, tmp_path):
     command = account.command(node.port)
     first = account.run(*command)
     assert first.returncode == 0, first.stderr
+    for path in (account.token, account.configuration):
+        assert f"Written: {path}" in first.stdout
     before = {path: path.stat().st_mtime_ns for path in (account.token, account.configuration)}
     files = account.written()
     second = account.run(*command)

@@ -126,6 +126,15 @@ def test_closing_leaves_or_shuts_down_as_told(system, pool, shutdown, stays):
     wait_until(lambda: not pool.jobs(name), what="the job is gone")
 
 
+def test_adapting_that_is_not_awaited_begins_all_the_same(system, pool):
+    async def main():
+        async with HTCGateway(asynchronous=True) as gateway, gateway.new_cluster(**NOWHERE) as cluster:
+            cluster.adapt(minimum=1, maximum=2, interval="0.1s")
+            await asyncio.to_thread(wait_until, lambda: pool.jobs(cluster.name), what="a job is submitted")
+
+    run(main())
+
+
 def test_an_awaited_shutdown_leaves_no_job_and_no_key(system, pool):
     async def main():
         async with HTCGateway(asynchronous=True) as gateway, gateway.new_cluster(**NOWHERE) as cluster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 from setup_condor.account import DEADLINE
 
+from htcdaskgateway.condor.schedd import Condor
 from htcdaskgateway.local.pool import PersonalPool
+from htcdaskgateway.setup_condor.verdict import staging_directory
 
 
 def tool(pool: PersonalPool, directory: Path, name: str, *arguments: str) -> str:
@@ -279,3 +282,13 @@ def test_the_gateway_and_its_proxy(account, gateway_port, free_port):
     assert "404 gone;" in lines["gateway"], "a gateway does not steer the terminal"
     assert lines["proxy"].startswith("FAIL")
     assert f"127.0.0.1:{free_port}" in lines["proxy"]
+
+
+@pytest.mark.parametrize(
+    ("stderr", "why"), [("ERROR: no\nSECMAN:2010: denied\n", "SECMAN:2010: denied"), ("", "Could not submit")]
+)
+def test_it_is_said_why_the_schedd_could_not_try_the_staging_directory(stage, fake_tools, stderr, why):
+    fake_tools.answer("condor_submit", stderr=stderr, code=1)
+    told = asyncio.run(staging_directory(Condor(timeout=30)))
+    assert told.good is None
+    assert why in told.text.partition("could not be tried: ")[2]

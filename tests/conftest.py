@@ -120,7 +120,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         # For the processes that it starts, and those for which one process makes room for another.
         os.environ["COVERAGE_OF_TEST"] = COVERAGE["COVERAGE_OF_TEST"] = test
         running.set_option("run:context", test)
-    _daemon_logs.begin()
     return (yield)
 
 
@@ -212,7 +211,6 @@ def shared_pool(request: pytest.FixtureRequest) -> Iterator[PersonalPool]:
         if not pool.running():
             pool.start(detached=True)
         _daemon_logs.end([pool])  # what earlier runs have left is no news
-        _daemon_logs.begin()
         yield pool
 
 

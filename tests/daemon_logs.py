@@ -48,22 +48,17 @@ def size(log: Path) -> int:
 
 
 class DaemonLogs:
-    """What is new in the logs since a test began."""
+    """What is new in the logs since the last test with the same pool or server."""
 
     def __init__(self) -> None:
-        self._known: set[Path] = set()
         self._sizes: dict[Path, int] = {}
 
-    def begin(self) -> None:
-        """Note how long the logs are that there are already; a directory may be gone."""
-        self._sizes = {log: size(log) for directory in self._known for log in logs(directory)}
-
     def end(self, values: Iterable[Any]) -> None:
-        """Note which pools and servers run, for the next tests."""
-        self._known.update(directories(values))
+        """Note how long the logs are that there are already, for the next test."""
+        self._sizes.update((log, size(log)) for directory in directories(values) for log in logs(directory))
 
     def news(self, values: Iterable[Any]) -> str:
-        """Return the end of what each log has got since `begin`."""
+        """Return the end of what each log has got since `end`."""
         parts = []
         for directory in dict.fromkeys(directories(values)):
             for log in logs(directory):

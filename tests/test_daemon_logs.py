@@ -8,7 +8,6 @@ from daemon_logs import DaemonLogs
 def test_the_report_has_what_pool_server_scheduler_and_worker_wrote_since_the_test_began(system, gateway, cluster):
     logs = DaemonLogs()
     logs.end([system])
-    logs.begin()
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=60)
     gateway.list_clusters()
@@ -19,5 +18,4 @@ def test_the_report_has_what_pool_server_scheduler_and_worker_wrote_since_the_te
     assert "Starting dask-gateway-server" not in found
     logs.end([system])
     logs.end([])  # a test that uses no pool comes between
-    logs.begin()
     assert "StartLog <==" not in logs.news([system])

@@ -125,6 +125,9 @@ def test_one_held_job_of_too_few_does_not_end_the_wait_for_more(cluster: Any, po
     wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1, what="its worker leaves")
     with pytest.warns(GatewayWarning, match=r"Call scale\(4\)"), pytest.raises(WaitTimeoutError):
         cluster.wait_for_workers(4, timeout="2s")
+    with pytest.raises(WaitError, match="Cannot get 2 workers") as caught:  # nobody makes up for it
+        cluster.wait_for_workers(2, timeout=PATIENCE)
+    assert not isinstance(caught.value, WaitTimeoutError)
 
 
 def test_adaptive_scaling_is_trusted_within_its_maximum(cluster: Any) -> None:

@@ -136,8 +136,9 @@ def pytest(*arguments: str, limit: float, **environment: str) -> tuple[int, str]
 class Tests:
     """Which tests run a line, and how long each takes."""
 
-    def __init__(self, paths: list[str], options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self._seconds = options.seconds
+        paths = options.tests or ([] if options.again else ["tests"])
         if not options.again:
             for old in TOP.glob(".coverage*"):
                 old.unlink()
@@ -242,8 +243,7 @@ def main() -> None:
     status = ["git", "status", "--porcelain", "--", *map(str, wanted)]
     if subprocess.run(status, cwd=TOP, capture_output=True, check=True, timeout=60).stdout:
         sys.exit("commit first: the files are changed in place")
-    paths_of_tests = options.tests or ([] if options.again else ["tests"])
-    tests, unnoticed = Tests(paths_of_tests, options), []
+    tests, unnoticed = Tests(options), []
     code, said = pytest("--keep-pool", "tests/test_scaling.py", "-k", "main_job", limit=LIMIT)
     if code:  # each change would count as noticed
         sys.exit(f"a pool that stays up is of no use here:\n{said[-3000:]}")

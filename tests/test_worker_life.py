@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from dask_gateway import Gateway
 from support import PATIENCE, wait_until
+from trouble import end_a_worker
 
 from htcdaskgateway import JobStatus
 from htcdaskgateway.condor.jobs import JobId
@@ -146,12 +147,11 @@ def test_a_worker_that_fails_three_times_is_held_with_the_reason(new_cluster, po
     assert told in job.hold_reason
 
 
-def test_a_worker_that_dies_comes_back(one, pool):
+def test_a_worker_that_dies_comes_back(one, pool, tmp_path):
     cluster, client = one
-    (before,) = names(client)
-    # By a function of its own: coverage puts one that cannot be pickled in the place of os._exit.
-    client.submit(lambda: os._exit(5), retries=0, pure=False)
-    wait_until(lambda: set(names(client)) - {before}, what="the worker is back")
+    before = names(client)
+    end_a_worker(client, tmp_path / "ended")
+    assert names(client) != before
     (ad,) = pool.jobs(cluster.name)
     assert (ad["NumJobCompletions"], ad["NumShadowStarts"]) == (1, 2)
 
@@ -187,12 +187,12 @@ def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path)
 
 
 @pytest.mark.long
-def test_the_last_three_starts_keep_their_output(one, pool):
+def test_the_last_three_starts_keep_their_output(one, pool, tmp_path):
     cluster, client = one
     seen = names(client)
     for start in range(3):
         if start < 2:
-            client.submit(lambda: os._exit(5), retries=0, pure=False)
+            end_a_worker(client, tmp_path / f"ended {start}")
         else:  # a third failure would hold the job; what is evicted brings no output
             pool.run("condor_vacate_job", JobId.of_worker(seen[-1]))
         (name,) = wait_until(lambda: set(names(client)) - set(seen), what="the worker is back")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support import Pool, processes, wait_until, workers_of
+from support import PATIENCE, Pool, processes, wait_until, workers_of
 
 from htcdaskgateway.local import LocalSystem
 
@@ -93,6 +93,20 @@ class Trouble:
             if "dask_gateway.scheduler_preload" in command and f"CLUSTER_NAME={cluster}" in environment:
                 return pid
         return 0
+
+
+def end_a_worker(client: Any, mark: Path, code: int = 5) -> None:
+    """Have a task end the worker that runs it; return when it has run again, on that worker's successor or another.
+
+    A task that nobody waits for may never run: Dask forgets it, where it had to wait for a worker.
+    """
+
+    def end(mark: str = str(mark)) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(mark)
+            os._exit(code)
+
+    client.submit(end, pure=False).result(PATIENCE)
 
 
 def names(client: Any) -> set[str]:

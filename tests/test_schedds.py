@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support import Pool, schedd_beside, wait_until
 
+from htcdaskgateway.condor.schedd import Condor
 from htcdaskgateway.errors import CondorError
 from htcdaskgateway.local import PersonalPool
 from htcdaskgateway.worker import staging
@@ -76,6 +77,25 @@ def test_the_sweep_leaves_alone_whose_jobs_another_schedd_holds(gateway, new_clu
     new_cluster(requirements=NOWHERE)
     assert (stage / "queued" / "credentials").exists()
     assert not (stage / "died" / "credentials").exists()
+
+
+def test_of_two_that_begin_to_submit_at_once_the_second_takes_its_jobs_back(new_cluster, second, pool, monkeypatch):
+    wait_until(lambda: SECOND in pool.run("condor_status", "-schedd", "-af", "Name"), what="both can be found")
+    cluster = new_cluster(requirements=NOWHERE)
+    submit = Condor.submit
+
+    async def while_another_does(condor, *args, **keywords):
+        submitted = await submit(condor, *args, **keywords)
+        await cluster.fleet.scheduler.note(schedd=SECOND)
+        return submitted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Condor, "submit", while_another_does)
+        with pytest.raises(CondorError, match=f"another client has begun to submit at {SECOND}; scale again"):
+            cluster.scale(1)
+    assert not jobs_at(pool, "schedd@", cluster.name)
+    cluster.scale(1)
+    assert len(jobs_at(pool, SECOND, cluster.name)) == 1
 
 
 def test_a_schedd_that_cannot_be_reached_from_here_is_named(new_cluster, gateway, from_second):

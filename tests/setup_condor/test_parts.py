@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import stat
 import string
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -19,12 +21,11 @@ from hypothesis import strategies as st
 from htcdaskgateway import config
 from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.plain import plain
-from htcdaskgateway.setup_condor import condor_config, files, questions, secrets, settings, tokens, upgrade
+from htcdaskgateway.setup_condor import condor_config, files, questions, secrets, settings, ssh, tokens, upgrade
 from htcdaskgateway.setup_condor.condor_config import Target
 from htcdaskgateway.setup_condor.errors import LoginError
 from htcdaskgateway.setup_condor.files import NewFile
 from htcdaskgateway.setup_condor.questions import Kind
-from htcdaskgateway.setup_condor.ssh import command_line
 
 
 def part(value: object) -> str:
@@ -277,12 +278,22 @@ def test_a_value_that_could_do_more_than_it_says_is_refused(defaults, value):
 
 def test_the_remote_command_is_quoted_for_the_remote_shell(defaults):
     found = settings.load({"login-host": "login", "user": "me", "port": 2222, "ssh-options": ("ProxyJump=jump",)})
-    command = command_line(found, ["/opt/my tools/fetch", "-name", "a; rm -rf ~", "$(evil)"])
+    command = ssh.command_line(found, ["/opt/my tools/fetch", "-name", "a; rm -rf ~", "$(evil)"])
     assert command[-2:] == ["login", "'/opt/my tools/fetch' -name 'a; rm -rf ~' '$(evil)'"]
     assert command[-3] == "--"
     assert "StrictHostKeyChecking=ask" in command
     assert command[command.index("-l") + 1] == "me"
     assert "ProxyJump=jump" in command
+
+
+def test_an_ssh_that_has_ended_costs_no_wait_and_one_that_hangs_costs_seconds(monkeypatch):
+    seconds, slept = itertools.count(), []  # each look at the clock is a second later
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=slept.append)
+    monkeypatch.setattr(ssh, "time", clock)
+    assert ssh.exit_code(SimpleNamespace(isalive=lambda: False, exitstatus=5)) == 5
+    assert not slept
+    assert ssh.exit_code(SimpleNamespace(isalive=lambda: True, exitstatus=None)) == 255
+    assert 0 < len(slept) < 10
 
 
 def test_only_a_token_that_ends_and_comes_first_is_in_the_way_of_a_new_one(defaults, tmp_path: Path):

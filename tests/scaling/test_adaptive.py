@@ -17,7 +17,7 @@ from support import PATIENCE, Pool, Tools, wait_until
 
 from htcdaskgateway import HTCGatewayCluster
 from htcdaskgateway.errors import ConfigError
-from htcdaskgateway.fleet.adaptive import Bounds
+from htcdaskgateway.fleet.adaptive import Bounds, FleetView
 from htcdaskgateway.local import LocalSystem
 
 pytestmark = pytest.mark.timeout(300)
@@ -188,6 +188,19 @@ def test_what_the_work_asks_for_and_who_does_nothing(cluster: Any) -> None:
                 del in_flight["a theft"]
 
         assert client.run_on_scheduler(with_theft) is False
+
+
+def test_a_worker_that_starts_is_left_in_peace_until_it_has_joined(
+    new_cluster: Callable[..., Any], pool: Pool
+) -> None:
+    cluster = new_cluster(job_script_prologue=["sleep 300"])
+    cluster.scale(1)
+    wait_until(lambda: pool.statuses(cluster.name) == [2], what="the job runs")
+    (job,) = cluster.jobs()
+    view = FleetView(cluster.fleet, cluster.gateway.loop)
+    cluster.gateway.sync(view.refresh, 5)
+    assert view.observed == view.requested == {job.id}  # arrived, though no worker of it has joined
+    assert not view.unoccupied
 
 
 def test_to_grow_to_less_is_to_stay(new_cluster: Callable[..., Any], pool: Pool) -> None:

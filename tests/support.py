@@ -7,12 +7,13 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import pytest
 
 from htcdaskgateway.local import PersonalPool
 
@@ -33,6 +34,12 @@ if COVERAGE:
 
 PATIENCE = 60.0
 """How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""
+
+
+def first_is_quick(values: Iterable[Any]) -> list[Any]:
+    """Mark a test's parameters as long, but the first: where each costs seconds, that one shows most mistakes."""
+    first, *others = (value if isinstance(value, tuple) else (value,) for value in values)
+    return [pytest.param(*first), *(pytest.param(*other, marks=pytest.mark.long) for other in others)]
 
 
 def workers_of(client: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 from dask_gateway import Gateway
 from dask_gateway.auth import BasicAuth
 from distributed import Client
-from support import wait_until
+from support import first_is_quick, wait_until
 
 from htcdaskgateway import HTCGateway, HTCGatewayCluster
 from htcdaskgateway.errors import ClusterEndedError
@@ -108,10 +108,8 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [pytest.param(ending, marks=[] if ending == "by itself" else [pytest.mark.long]) for ending in ENDINGS],
-)
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.long
 def test_a_program_that_ends_takes_its_cluster_with_it_where_the_gateway_has_a_host_name(gateway, pool, ending):
     last, code = ENDINGS[ending]
     done = subprocess.run(
@@ -165,7 +163,7 @@ def interrupted(program, after):
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("after", [0.03, pytest.param(0.1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("after", first_is_quick([0.03, 0.1]))
 def test_an_interrupted_shutdown_leaves_no_job_scheduler_or_key(gateway, pool, after):
     assert gone(gateway, pool, interrupted(SHUTDOWN, after))
 
@@ -180,9 +178,7 @@ def test_a_shutdown_that_is_interrupted_while_jobs_are_removed_is_carried_on(gat
     assert not whom.exists()
 
 
-@pytest.mark.parametrize(
-    "after", [0.1, *(pytest.param(after, marks=pytest.mark.long) for after in (0.0, 0.05, 0.06, 0.5))]
-)
+@pytest.mark.parametrize("after", first_is_quick([0.1, 0.0, 0.05, 0.06, 0.5]))
 def test_an_interrupted_new_cluster_leaves_no_scheduler(gateway, after):
     before = {report.name for report in gateway.list_clusters()}
     interrupted(NEW_CLUSTER, after)

@@ -194,6 +194,7 @@ def test_a_log_that_is_not_there(tmp_path: Path) -> None:
         read_events(tmp_path / "condor.log")
 
 
+@pytest.mark.long
 def test_a_log_of_ten_thousand_jobs_is_read_in_seconds(tmp_path: Path) -> None:
     log = tmp_path / "condor.log"
     one = SUBMIT + EXECUTE + MOVED + HELD

@@ -251,6 +251,7 @@ def test_workers_with_a_nanny_do_without_the_relay_and_their_cluster_may_have_ot
         assert WorkerSpec.from_dict({**spec.to_dict(), "nanny": False}).relay == "auto"
 
 
+@pytest.mark.long
 def test_who_does_without_the_relay_reaches_the_workers_of_who_does_not(
     new_cluster: Any, system: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from setup_condor.account import DEADLINE
 from setup_condor.login_node import PASSCODE, PASSWORD
-from support import processes
+from support import first_is_quick, processes
 
 STRANGERS_TOKEN = (
     json.dumps({"alg": "HS256"}).encode(),
@@ -30,7 +30,7 @@ def succeeds(one):
     return seen
 
 
-@pytest.mark.parametrize(("factor", "sent"), [("phone", "1"), ("2", "2")])
+@pytest.mark.parametrize(("factor", "sent"), first_is_quick([("phone", "1"), ("2", "2")]))
 def test_another_listed_option_of_duo(account, login_node, person, factor, sent):
     node = login_node()
     account.know(node)
@@ -98,7 +98,7 @@ def test_words_around_the_command_fail_no_login_and_give_no_token(account, login
     assert "issued by pool.test" in seen
 
 
-@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh", "/bin/tcsh"])
+@pytest.mark.parametrize("shell", first_is_quick(["/bin/bash", "/bin/sh", "/bin/tcsh"]))
 def test_the_program_is_found_where_a_login_shell_finds_it(account, login_node, person, tmp_path, shell):
     bin_dir, home = account.conda / "bin", tmp_path / "there"
     home.mkdir()
@@ -197,9 +197,7 @@ def test_the_answers_to_the_question_for_the_host_key(account, login_node, perso
         succeeds(one)
 
 
-@pytest.mark.parametrize(
-    "question", ["Which one? ", pytest.param("Choose one, then Return", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("question", first_is_quick(["Which one? ", "Choose one, then Return"]))
 def test_a_question_nobody_foresaw_is_put_to_the_user(account, login_node, person, question):
     node = login_node(method="none", motd="Two projects are yours: a and b.\n", extra_question=question)
     account.know(node)

@@ -11,6 +11,7 @@ import asyncssh
 import pytest
 from setup_condor.account import DEADLINE
 from setup_condor.login_node import PASSWORD
+from support import first_is_quick
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def log_in(one, password=PASSWORD):
     one.types(password, hidden=True)
 
 
-@pytest.mark.parametrize("method", ["keyboard-interactive", "password"])
+@pytest.mark.parametrize("method", first_is_quick(["keyboard-interactive", "password"]))
 def test_a_wrong_password_three_times(account, login_node, person, failed, method):
     node = login_node(method=method)
     account.know(node)
@@ -64,7 +65,9 @@ def test_a_mistyped_password_is_asked_for_again(account, login_node, person):
     assert code == 0, seen
 
 
-@pytest.mark.parametrize(("method", "duo"), [("keyboard-interactive", "denied"), ("partial", "again")])
+@pytest.mark.parametrize(
+    ("method", "duo"), first_is_quick([("keyboard-interactive", "denied"), ("partial", "again")])
+)
 def test_duo_denied(account, login_node, person, failed, method, duo):
     node = login_node(method=method, duo=duo)
     account.know(node)
@@ -151,7 +154,7 @@ def test_host_keys_are_always_checked(account, person, failed, free_port, option
     failed(person(free_port, "-o", option), "the login node's key is always checked")
 
 
-@pytest.mark.parametrize("moment", ["password", "duo", "command"])
+@pytest.mark.parametrize("moment", first_is_quick(["password", "duo", "command"]))
 def test_the_connection_is_cut(account, login_node, person, failed, moment):
     node = login_node(cut=moment)
     account.know(node)
@@ -178,12 +181,10 @@ def test_condor_token_fetch_answers_an_error(account, login_node, person, failed
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        "true",
-        "echo eyJhbGciOiJIUzI1NiJ9.cut.short",
-        r"printf '\377\376\000\033[2J garbage'",
-    ],
-    ids=["nothing", "half a token", "bytes"],
+    first_is_quick(
+        ["echo eyJhbGciOiJIUzI1NiJ9.cut.short", "true", r"printf '\377\376\000\033[2J garbage'"],
+    ),
+    ids=["half a token", "nothing", "bytes"],
 )
 def test_condor_token_fetch_answers_garbage(account, login_node, person, failed, answer):
     node = login_node(command=answer, method="none")
@@ -260,7 +261,7 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("prompt", STOPS)
+@pytest.mark.parametrize("prompt", first_is_quick(STOPS))
 def test_ctrl_c_at_the_prompt_for(account, login_node, person, failed, prompt):
     user, behaviour, prompts = STOPS[prompt]
     node = login_node(**behaviour)

@@ -6,9 +6,10 @@ import stat
 
 import pytest
 from setup_condor.login_node import PASSWORD
+from support import first_is_quick
 
 
-@pytest.mark.parametrize("method", ["keyboard-interactive", "password", "partial"])
+@pytest.mark.parametrize("method", first_is_quick(["keyboard-interactive", "password", "partial"]))
 def test_one_run_takes_a_bare_account_to_a_working_condor_q(account, login_node, person, method):
     node = login_node(method=method, banner="Authorized use only.\nYour password: keep it.\n")
     assert account.condor("condor_q").returncode != 0

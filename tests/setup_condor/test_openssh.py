@@ -16,6 +16,7 @@ from subprocess import DEVNULL
 
 import pytest
 from setup_condor.account import DEADLINE
+from support import first_is_quick
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 USER = pwd.getpwuid(os.geteuid()).pw_name
@@ -128,7 +129,7 @@ def test_a_changed_host_key(account, sshd, tmp_path):
     assert account.written() == []
 
 
-@pytest.mark.parametrize("persist", ["its own", "another's"])
+@pytest.mark.parametrize("persist", first_is_quick(["its own", "another's"]))
 def test_a_control_master_connection(account, sshd, persist):
     control = f"ControlPath={sshd.control}"
     if persist == "its own":

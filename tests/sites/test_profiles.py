@@ -11,6 +11,7 @@ import dask.config
 import pytest
 import yaml
 from click.testing import CliRunner
+from support import first_is_quick
 
 from htcdaskgateway import HTCGateway, config
 from htcdaskgateway.cli import main
@@ -66,7 +67,7 @@ def test_a_profile_stands_above_the_packages_defaults(site):
     assert shown(site) == "(8, '64GB', 'https://site.example.org')"
 
 
-@pytest.mark.parametrize("cpus", [2, 4])
+@pytest.mark.parametrize("cpus", first_is_quick([2, 4]))
 def test_a_yaml_file_wins_over_a_profile_also_where_it_says_what_is_the_default(site, cpus):
     assert shown(site, text=f"htcdaskgateway: {{worker: {{cpus: {cpus}}}}}") == (
         f"({cpus}, '64GB', 'https://site.example.org')"
@@ -78,7 +79,7 @@ def test_the_environment_wins_over_a_profile(site):
     assert found == "(4, '64GB', 'https://environment')"
 
 
-@pytest.mark.parametrize("when", ["before", "program"])
+@pytest.mark.parametrize("when", first_is_quick(["program", "before"]))
 def test_what_a_program_sets_wins_over_a_profile(site, when):
     text = (
         'import dask.config; dask.config.set({"htcdaskgateway.worker.cpus": 4, "gateway.address": "https://set"});'
@@ -117,7 +118,7 @@ def test_another_site_leaves_nothing_of_the_former_one(site):
     profile.apply()
 
 
-@pytest.mark.parametrize("name", ["null", "None", "fermilab-eaf", "cern-lxplus"])
+@pytest.mark.parametrize("name", first_is_quick(["null", "None", "fermilab-eaf", "cern-lxplus"]))
 def test_nothing_of_ncsas_is_left_with_another_site(name, site):
     program = (
         "from htcdaskgateway.setup_condor import settings\n"

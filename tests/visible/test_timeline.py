@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, Pool, Tools, wait_until
+from support import PATIENCE, Pool, Tools, first_is_quick, wait_until
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.eventlog import Event, EventType, Transfer
@@ -243,7 +243,7 @@ def test_a_job_that_is_removed_or_held_was_not_evicted() -> None:
     assert [m.kind for m in Timeline("c1", [*start, Event(10.0, JOB, EventType.HELD)], []).marks] == ["held"]
 
 
-@pytest.mark.parametrize("missing", ["bokeh", "matplotlib"])
+@pytest.mark.parametrize("missing", first_is_quick(["bokeh", "matplotlib"]))
 def test_one_of_the_two_libraries_is_enough(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("htcdaskgateway.display.plot._there", lambda library: library != missing)
     monkeypatch.setitem(sys.modules, missing, None)

@@ -32,7 +32,7 @@ if COVERAGE:
     JOBS["STARTER_JOB_ENVIRONMENT"] = '"' + " ".join(f"{name}={value}" for name, value in COVERAGE.items()) + '"'
     SCHEDULERS = f"c.ClusterConfig.environment = {{**c.ClusterConfig.environment, **{COVERAGE!r}}}"
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""
 
 

@@ -238,7 +238,6 @@ def test_the_first_screen_of_the_readme_has_the_two_commands() -> None:
 
 
 @pytest.mark.core
-@pytest.mark.timeout(120)
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("page", "shown"),

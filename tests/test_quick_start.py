@@ -180,7 +180,6 @@ def test_the_commands_of_the_page_are_there(pool):
     assert pool.run(look)
 
 
-@pytest.mark.timeout(240)
 def test_the_cells_of_the_page_run_in_their_order(system, gateway, pool, tmp_path):
     dotenv, cell, tools, *rest = blocks("python")
     tools = tools.replace("/home/myhome/.conda/envs/dask-gateway/bin", str(pool.bin))

@@ -34,7 +34,6 @@ SHOWN = (
 )
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.long
 def test_a_newcomer_gets_through_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):

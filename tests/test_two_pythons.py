@@ -51,7 +51,6 @@ def other_python(tmp_path_factory):
     return directory / "bin" / "python"
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:Mismatched versions", "ignore::distributed.versions.VersionMismatchWarning")
 @pytest.mark.long
 def test_the_plugin_lives_in_another_python(system, other_python, pool):

@@ -19,9 +19,8 @@ def token(system, pool, tmp_path, monkeypatch):
     """Make this process a client without the pool's files; returns a function that gives it a token."""
     assert system.pool is not None
     manager = pool.run("condor_config_val", "COLLECTOR_HOST").strip()
-    # The collector may still know of the second one of a test before.
-    known = pool.run("condor_status", "-schedd", "-af", "Name").split()
-    (schedd,) = (name for name in known if not name.startswith("second"))
+    # Not from the collector, which may still know of others that a test has had.
+    schedd = pool.run("condor_config_val", "SCHEDD_NAME").strip()
     tokens = tmp_path / "tokens.d"
     tokens.mkdir(mode=0o700)
     configuration = tmp_path / "condor_config"

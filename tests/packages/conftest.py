@@ -80,7 +80,7 @@ class Notebook:
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=250,
+            timeout=500,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])

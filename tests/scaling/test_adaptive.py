@@ -20,8 +20,6 @@ from htcdaskgateway.errors import ConfigError
 from htcdaskgateway.fleet.adaptive import Bounds, FleetView
 from htcdaskgateway.local import LocalSystem
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.mark.long
 def test_bursts_bring_workers_by_one_submit_and_leave_none_behind(

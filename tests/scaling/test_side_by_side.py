@@ -10,8 +10,6 @@ from support import PATIENCE, Pool, wait_until
 
 from htcdaskgateway.fleet.adaptive import Bounds
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def names(client: Any, htcondor: bool) -> set[str]:
     """Return the names of the workers of one kind."""

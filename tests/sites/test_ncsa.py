@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.long
 
 
 def test_the_quick_start_runs_as_it_is_with_ncsas_names_and_paths(namespaces, tmp_path):

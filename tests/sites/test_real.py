@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.long
 SCRATCH = "/uscmst1b_scratch/lpc1/3DayLifetime/alice/htcdask"
 EXPECTED = {
     "ncsa": {"staging": "/u/alice/htcdask", "proxy": False},

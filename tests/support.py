@@ -159,7 +159,7 @@ class Pool:
 
 @contextmanager
 def schedd_beside(pool: PersonalPool, name: str, **settings: str) -> Iterator[PersonalPool]:
-    """Give another schedd of a pool, with its own configuration and the pool's collector."""
+    """Give another schedd of a pool, with its own configuration; the pool's collector has both when this begins."""
     config = (pool.directory / "condor_config").read_text()
     (port,) = (line.split("=")[1].strip() for line in config.splitlines() if line.startswith("SHARED_PORT_PORT"))
     own = {
@@ -170,6 +170,11 @@ def schedd_beside(pool: PersonalPool, name: str, **settings: str) -> Iterator[Pe
         "SCHEDD_SEND_RESCHEDULE": "false",
     }
     with PersonalPool(config={**own, **settings}) as beside:
+        there = Pool(beside.installation.bin)
+        wait_until(
+            lambda: {"schedd@", name} <= {*there.run("condor_status", "-schedd", "-af", "Name").split()},
+            what="both schedds can be found",
+        )
         yield beside
 
 

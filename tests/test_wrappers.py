@@ -25,7 +25,6 @@ def second(system) -> Iterator[PersonalPool]:
 @pytest.fixture
 def wrapped(system, second, pool, tmp_path, monkeypatch) -> Tools:
     """The tools as a site has them: a submit goes to the schedds in turn, a removal wants to be told which."""
-    wait_until(lambda: {*SCHEDDS} <= {*pool.run("condor_status", "-schedd", "-af", "Name").split()})
     real, turn = system.pool.installation.bin, tmp_path / "turn"
     tools = Tools(tmp_path / "wrapped", real)
     named = 'case " $* " in *" -name "*) exec {tool} "$@";; esac\n'

@@ -95,16 +95,16 @@ class Trouble:
         return 0
 
 
-def end_a_worker(client: Any, mark: Path, code: int = 5) -> None:
+def end_a_worker(client: Any, mark: Path) -> None:
     """Have a task end the worker that runs it; return when it has run again, on that worker's successor or another.
 
     A task that nobody waits for may never run: Dask forgets it, where it had to wait for a worker.
     """
 
-    def end(mark: str = str(mark)) -> None:
+    def end() -> None:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(mark)
-            os._exit(code)
+            mark.mkdir()
+            os._exit(5)
 
     client.submit(end, pure=False).result(PATIENCE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,10 +226,11 @@ def no_job_waits(pool: Any, cluster: Any) -> list[dict[str, Any]]:
 
 
 def test_a_missing_image(gateway: Any, pool: Any, tmp_path: Path) -> None:
-    before = gateway.list_clusters()
+    before, began = gateway.list_clusters(), time.monotonic()
     for runtime in RUNTIMES:
         with pytest.raises(ContainerError, match=r"missing\.sif' does not exist; .*container-unseen-prefixes"):
             gateway.new_cluster(container_image=str(tmp_path / "missing.sif"), container_runtime=runtime)
+    assert time.monotonic() - began < 10
     assert gateway.list_clusters() == before
     assert not [job for job in pool.ads() if str(tmp_path) in json.dumps(job)]
 
@@ -306,8 +308,10 @@ def test_a_pool_without_apptainer(
         for name, value in plain.environ.items():
             monkeypatch.setenv(name, value)
         for path, attribute in ((images.sif, "HasSIF"), (images.directory, "HasSandboxImage")):
+            began = time.monotonic()
             with pytest.raises(ContainerError, match=f"No slot of the pool .* HasContainer and {attribute}"):
                 gateway.new_cluster(container_image=str(path), container_runtime="htcondor")
+            assert time.monotonic() - began < 20
         assert (
             run([plain.installation.bin / "condor_q", "-af", "ClusterId"], timeout=20, env=os.environ).stdout == ""
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dask.config
@@ -56,8 +57,11 @@ def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
 
     with short_lived.gateway() as gateway:
         wait_until(lambda: not gateway.list_clusters(), what="the idle scheduler ends")
+        ended = time.monotonic()
         wait_until(lambda: not trouble.workers(name), what="the workers end")
+        assert time.monotonic() - ended < 2 * DEATH
         wait_until(lambda: not pool.jobs(name), what=lambda: f"all jobs leave: {pool.statuses(name)}")
+        assert time.monotonic() - ended < max(WAIT, HELD) + 25  # the schedd looks every 5 s here
         assert sorted(ad["JobStatus"] for ad in pool.history(name)) == [3, 3, 4, 4]  # two removed, two ended
         gateway.new_cluster().shutdown()
         assert not (stage / "credentials").exists()

@@ -108,9 +108,9 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
                     began = time.monotonic()
                     with pytest.raises(CondorTimeoutError, match="took longer than 3 s"):
                         await call()
-                    assert time.monotonic() - began < 20  # when the tools give up by themselves
+                    assert time.monotonic() - began < SHORT + 3
             ticking.cancel()
-            assert ticker.longest < SHORT
+            assert ticker.longest < 1.0
             await cluster.scale(3)
             await asyncio.to_thread(jobs_stay, pool, cluster.name, 3)
             await cluster.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 import dask.config
 import pytest
@@ -57,7 +58,9 @@ def test_jobs_whose_input_never_arrived_leave_by_themselves_and_do_not_count_for
     cluster.gateway.sync(cluster.fleet.scheduler.note, schedd, wanted=2)  # as who submitted them did
     cluster.scale(2)
     assert len(pool.jobs(cluster.name)) == 2  # they may still arrive
+    began = time.monotonic()
     wait_until(lambda: not pool.jobs(cluster.name), what=lambda: f"they leave: {pool.statuses(cluster.name)}")
+    assert time.monotonic() - began < 30
     cluster.scale(2)
     assert len(pool.jobs(cluster.name)) == 2
     assert SPOOLING not in {ad.get("HoldReasonCode") for ad in pool.jobs(cluster.name) if ad["JobStatus"] == 1}

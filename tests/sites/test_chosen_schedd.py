@@ -28,7 +28,6 @@ def jobs_at(pool, schedd, cluster):
 @pytest.mark.long
 def test_a_new_cluster_chooses_its_schedd_once_and_all_who_connect_use_it(second, pool, gateway, new_cluster):
     constraint = 'Kind =?= "LPC"'
-    wait_until(lambda: SECOND in pool.run("condor_status", "-schedd", "-constraint", constraint, "-af", "Name"))
     settings = {
         "htcdaskgateway.condor.schedd-constraint": constraint,
         "htcdaskgateway.condor.schedd-rank": "-(70.0 * RecentDaemonCoreDutyCycle + TotalIdleJobs)",

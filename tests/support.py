@@ -22,15 +22,19 @@ T = TypeVar("T")
 COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 """What lets a process note which lines it runs, where that is wanted."""
 
-JOBS: dict[str, object] = {}
-"""The setting of a pool that lets jobs do so."""
+_SELDOM = {
+    # An idle worker looks at its clock 50 times in a second and at its threads 100 times, a scheduler as often: with
+    # those of five tests at a time that is a quarter of two cores.
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms",
+}
+_environment = {**COVERAGE, **_SELDOM}
 
-SCHEDULERS = ""
-"""The lines of a server's configuration that let schedulers do so."""
+JOBS = {"STARTER_JOB_ENVIRONMENT": '"' + " ".join(f"{name}={value}" for name, value in _environment.items()) + '"'}
+"""The setting of a pool that gives the workers of tests what is theirs."""
 
-if COVERAGE:
-    JOBS["STARTER_JOB_ENVIRONMENT"] = '"' + " ".join(f"{name}={value}" for name, value in COVERAGE.items()) + '"'
-    SCHEDULERS = f"c.ClusterConfig.environment = {{**c.ClusterConfig.environment, **{COVERAGE!r}}}"
+SCHEDULERS = f"c.ClusterConfig.environment = {{**c.ClusterConfig.environment, **{_environment!r}}}"
+"""The line of a server's configuration that does so for schedulers."""
 
 PATIENCE = 120.0
 """How long a test waits for what it expects, in seconds; generous, since the machine may be busy."""

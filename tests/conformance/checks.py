@@ -279,8 +279,12 @@ def diagnostics(client: Client, directory: Path) -> None:
     # What a task's times are is a guess of the worker, too late on a busy machine.
     wait_until(streamed, what="a task is seen in the stream")
     assert client.get_task_stream(count=1)
-    client.submit(time.sleep, 0.1, pure=False).result(TIMEOUT)
-    wait_until(lambda: client.profile()["count"], what="the worker has told what it spent its time on")
+
+    def profiled() -> Any:
+        client.submit(time.sleep, 0.1, pure=False).result(TIMEOUT)
+        return client.profile()["count"]
+
+    wait_until(profiled, what="the worker has told what it spent its time on")
     client.dump_cluster_state(str(directory / "dump"))
     assert list(directory.glob("dump*"))
     sampler = distributed.diagnostics.MemorySampler()

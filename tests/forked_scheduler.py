@@ -62,7 +62,10 @@ def run(asking: socket.socket) -> None:
 
     text, files, _, _ = socket.recv_fds(asking, 2**20, 2)
     while not text.endswith(b"\n"):
-        text += asking.recv(2**20)
+        more = asking.recv(2**20)
+        if not more:  # who asked has been killed meanwhile
+            os._exit(1)
+        text += more
     asked = json.loads(text)
     os.setsid()
     os.chdir(asked["directory"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -187,6 +188,26 @@ def test_an_evicted_worker_hands_its_results_over_first(cluster, pool, tmp_path)
 
 
 @pytest.mark.long
+def test_a_worker_that_closes_stays_so_when_a_retirement_is_called_off_late(one, tmp_path):
+    _, client = one
+    seen = str(tmp_path / "status")
+
+    async def close(dask_worker):
+        async def ends():
+            closing = asyncio.ensure_future(dask_worker.close(reason="sigterm", executor_wait=False))
+            while dask_worker.status.name != "closing":
+                await asyncio.sleep(0)
+            dask_worker.stream_handlers["worker-status-change"](status="running", stimulus_id="called off")
+            Path(seen).write_text(dask_worker.status.name)
+            await closing
+
+        dask_worker.loop.asyncio_loop.create_task(ends())
+
+    client.run(close, wait=False)
+    wait_until(lambda: Path(seen).exists() and Path(seen).read_text(), what="the worker closes")
+    assert Path(seen).read_text() == "closing"
+
+
 def test_the_last_three_starts_keep_their_output(one, pool, tmp_path):
     cluster, client = one
     seen = names(client)

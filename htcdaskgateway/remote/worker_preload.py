@@ -34,6 +34,7 @@ logger = logging.getLogger("distributed.worker.htcondor")
 LOST = 74
 AGAIN = 75
 UNREACHABLE = 83
+ENDED = (Status.closing, Status.closed, Status.failed)
 SNI = f"daskgateway-{os.environ.get('DASK_GATEWAY_CLUSTER_NAME', '')}"
 """The name by which the gateway's proxy finds this cluster's scheduler."""
 
@@ -129,10 +130,17 @@ def set_up_worker(worker: Any) -> None:
         worker.startup_information["type"] = lambda _: "Worker (nanny=True gives it a nanny)"
     worker.security.__class__ = ProxySecurity
     close, named = worker.close, worker.contact_address is not None
+    change = worker.stream_handlers["worker-status-change"]
+
+    def changing(**told: Any) -> None:
+        # The late word that a retirement is called off would let a worker that closes go on; the tasks that it then
+        # got would fail for want of a thread.
+        if worker.status not in ENDED:
+            change(**told)
 
     async def closing(*args: Any, **kwargs: Any) -> Any:
         global exit_code
-        if exit_code is None and worker.status not in (Status.closing, Status.closed, Status.failed):
+        if exit_code is None and worker.status not in ENDED:
             exit_code = code_of(worker, str(kwargs.get("reason", "worker-close")))
             if exit_code == 0 and str(kwargs.get("reason", "")).startswith("failure-to-start"):
                 exit_code = await without_scheduler(worker.scheduler.address)
@@ -145,6 +153,11 @@ def set_up_worker(worker: Any) -> None:
         return closed
 
     async def hand_over() -> None:
+        global exit_code
+        if worker.status is Status.init:
+            # It holds nothing. Were it closed, it would go on to join, and get tasks without a thread for them.
+            exit_code = AGAIN
+            leave()
         try:
             if worker.status in (Status.running, Status.paused):
                 logger.info("told to leave; handing the data over")
@@ -164,6 +177,7 @@ def set_up_worker(worker: Any) -> None:
 
     worker.close = closing
     worker.stream_handlers["close"] = closing
+    worker.stream_handlers["worker-status-change"] = changing
     if not worker.nanny:  # under one the signal is the nanny's, and its memory limit's to send
         on_sigterm(hand_over)
 

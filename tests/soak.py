@@ -271,15 +271,18 @@ def main() -> None:
     def left() -> list[str]:
         return [command for _, command, environment in processes() if any(place in environment for place in places)]
 
-    with LocalSystem(pool=pool, server=server) as system, dask.config.set(SETTINGS):
+    with (
+        tempfile.TemporaryDirectory() as directory,  # the end of the system needs the tools, too
+        LocalSystem(pool=pool, server=server) as system,
+        dask.config.set(SETTINGS),
+    ):
         places += [str(pool.directory), str(server.directory)]
         # The first cluster of a process opens what stays open: the loop's own, imports, a thread pool.
         with HTCGateway() as gateway:
             gateway.new_cluster().shutdown()
-        with tempfile.TemporaryDirectory() as directory:
-            tools = Tools(Path(directory), pool.installation.bin)
-            os.environ["CONDOR_BIN_DIR"] = directory
-            soak(system, tools, arguments.minutes, random.Random(seed))
+        tools = Tools(Path(directory) / "tools", pool.installation.bin)
+        os.environ["CONDOR_BIN_DIR"] = str(tools.directory)
+        soak(system, tools, arguments.minutes, random.Random(seed))
     wait_until(lambda: not left(), 30, lambda: f"no process is left: {left()}")
     say("no process is left; all is well")
 

@@ -44,7 +44,7 @@ import pytest  # noqa: E402
 from coverage import Coverage  # noqa: E402
 from daemon_logs import DaemonLogs  # noqa: E402
 from status_line import StatusLine  # noqa: E402
-from support import COVERAGE, JOBS, SCHEDULERS, Pool, Tools, wait_until  # noqa: E402
+from support import COVERAGE, JOBS, SCHEDULERS, Pool, Tools, running_processes, wait_until  # noqa: E402
 
 from htcdaskgateway.local import GatewayServer, LocalSystem, PersonalPool  # noqa: E402
 from htcdaskgateway.local.debian import cache_directory  # noqa: E402
@@ -233,6 +233,8 @@ def _forked_schedulers(directory: Path) -> Iterator[str]:
         yield f"\nc.ClusterConfig.scheduler_cmd = {command!r}"
     finally:
         serve.communicate(timeout=30)
+    # The server has ended, and the schedulers with it: one that has not would keep a core from all later tests.
+    wait_until(lambda: not running_processes(str(place)), what="no scheduler is left")
 
 
 @pytest.fixture(scope="session")

@@ -204,10 +204,11 @@ def test_a_worker_that_closes_stays_so_when_a_retirement_is_called_off_late(one,
         dask_worker.loop.asyncio_loop.create_task(ends())
 
     client.run(close, wait=False)
-    wait_until(lambda: Path(seen).exists() and Path(seen).read_text(), what="the worker closes")
-    assert Path(seen).read_text() == "closing"
+    found = wait_until(lambda: Path(seen).exists() and Path(seen).read_text(), what="the worker closes")
+    assert found == "closing"
 
 
+@pytest.mark.long
 def test_the_last_three_starts_keep_their_output(one, pool, tmp_path):
     cluster, client = one
     seen = names(client)

@@ -280,8 +280,8 @@ def main() -> None:
         # The first cluster of a process opens what stays open: the loop's own, imports, a thread pool.
         with HTCGateway() as gateway:
             gateway.new_cluster().shutdown()
-        tools = Tools(Path(directory) / "tools", pool.installation.bin)
-        os.environ["CONDOR_BIN_DIR"] = str(tools.directory)
+        tools = Tools(Path(directory), pool.installation.bin)
+        os.environ["CONDOR_BIN_DIR"] = directory
         soak(system, tools, arguments.minutes, random.Random(seed))
     wait_until(lambda: not left(), 30, lambda: f"no process is left: {left()}")
     say("no process is left; all is well")

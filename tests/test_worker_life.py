@@ -208,6 +208,43 @@ def test_a_worker_that_closes_stays_so_when_a_retirement_is_called_off_late(one,
     assert found == "closing"
 
 
+TOLD_WHILE_JOINING = """
+import asyncio, os, signal
+from pathlib import Path
+
+marks = Path({marks!r})
+
+
+def dask_setup(worker):
+    try:
+        (marks / "told").touch(exist_ok=False)
+    except FileExistsError:  # the second start
+        return
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def dask_teardown(worker):
+    for _ in range(100):  # a slow end: time enough for the scheduler's answer
+        if worker.status.name == "running":
+            (marks / "joined").touch()
+            return
+        await asyncio.sleep(0.05)
+"""
+
+
+@pytest.mark.long
+def test_a_worker_told_to_leave_while_it_joins_does_not_join(new_cluster, tmp_path):
+    preload = tmp_path / "told_while_joining.py"
+    preload.write_text(TOLD_WHILE_JOINING.format(marks=str(tmp_path)))
+    cluster = new_cluster(worker_extra_args=["--preload", str(preload)])
+    cluster.scale(1)
+    with cluster.get_client() as client:
+        client.wait_for_workers(1, timeout=PATIENCE)
+        assert not (tmp_path / "joined").exists()
+        assert client.submit(sum, [1, 2]).result(60) == 3
+        wait_until(lambda: starts(str(cluster.logs()))[1:] == names(client), what="the second start has joined")
+
+
 @pytest.mark.long
 def test_the_last_three_starts_keep_their_output(one, pool, tmp_path):
     cluster, client = one

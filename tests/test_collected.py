@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import io
+import signal
 import subprocess
 import sys
 import threading
@@ -132,3 +133,16 @@ def test_a_ctrl_c_that_meets_a_garbage_collection_is_not_lost() -> None:
     program = "import gc, htcdaskgateway.cluster, htcdaskgateway.gateway\nprint(gc.callbacks)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_ctrl_c_that_meets_the_end_of_a_cluster_that_is_let_go_of_is_not_lost() -> None:
+    class Cluster:
+        def __del__(self) -> None:
+            finalize(lambda: signal.raise_signal(signal.SIGINT))
+
+    def let_go() -> None:
+        Cluster()
+        wait_until(lambda: False, what="the Ctrl-C comes")
+
+    with pytest.raises(KeyboardInterrupt):
+        let_go()

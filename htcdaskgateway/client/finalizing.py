@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 import threading
 from collections.abc import Callable
+
+AGAIN = 0.1  # seconds until a Ctrl-C is told again, by when the __del__ that it met has returned
 
 
 def _collecting() -> bool:
@@ -31,7 +34,13 @@ def finalize(close: Callable[[], None]) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         if threading.current_thread() is threading.main_thread() and not _collecting():
-            close()
+            try:
+                close()
+            except KeyboardInterrupt:  # Python would drop it here
+                main = threading.main_thread().ident
+                again = threading.Timer(AGAIN, signal.pthread_kill, (main, signal.SIGINT))
+                again.daemon = True
+                again.start()
             return
     # A program that ends waits for it.
     threading.Thread(target=close, name="htcdaskgateway-finalize").start()

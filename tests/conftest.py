@@ -79,6 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         if config.getoption("--keep-pool"):
             raise pytest.UsageError("--keep-pool is one pool, which several processes cannot share")
+        for named in config.args:  # pytest-xdist says nothing of it
+            if not (config.invocation_params.dir / named.partition("::")[0]).exists():
+                raise pytest.UsageError(f"file or directory not found: {named}")
         if config.get_verbosity() <= 0:
             config.pluginmanager.register(StatusLine(config))
 

@@ -35,6 +35,7 @@ def logs(directory: Path) -> list[Path]:
         "clusters/*/logs/*",
         "stage-*/*/logs/*",
         "*/logs/*",
+        "execute/dir_*/_condor_std*",  # of a job that still runs
     )
     return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
 

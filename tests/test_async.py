@@ -22,7 +22,7 @@ def run(coroutine):
     return asyncio.run(asyncio.wait_for(coroutine, 150))
 
 
-def test_the_main_job(system, tool_calls, pool):
+def test_the_main_job_runs_awaited(system, tool_calls, pool):
     async def main():
         async with HTCGateway(asynchronous=True) as gateway:
             assert gateway.asynchronous
@@ -48,7 +48,7 @@ def test_the_main_job(system, tool_calls, pool):
     assert not (staging.staging_root() / name / "credentials").exists()
 
 
-def test_a_gateways_methods(system):
+def test_methods_of_a_gateway_can_be_awaited(system):
     async def main():
         async with HTCGateway(asynchronous=True, public_address="https://public.example.org") as gateway:
             assert (await gateway.get_versions())["server"]

@@ -42,7 +42,7 @@ class TestBeforeAnythingIsAsked:
         monkeypatch.setenv("CONDOR_BIN_DIR", "/no/such/bin")
         refused(gateway, errors.CondorNotFoundError, "CONDOR_BIN_DIR", "/no/such/bin", "which condor_q")
 
-    def test_no_htcondor(self, gateway, monkeypatch, tmp_path):
+    def test_where_htcondor_is_missing_it_is_said_how_to_get_it(self, gateway, monkeypatch, tmp_path):
         monkeypatch.delenv("CONDOR_BIN_DIR")
         monkeypatch.setenv("PATH", str(tmp_path))
         refused(gateway, errors.CondorNotFoundError, "PATH", "CONDOR_BIN_DIR", "install HTCondor")
@@ -100,7 +100,7 @@ class TestBeforeAnythingIsAsked:
             gateway.scale_cluster("no-such-cluster", 2)
         assert tool_calls.calls_of("condor_submit") == []
 
-    def test_submitting_for_later(self, gateway):
+    def test_what_is_submitted_for_later_is_refused_at_once_too(self, gateway):
         with pytest.raises(errors.ConfigError, match="memory='32 GiBs'"):
             gateway.submit(memory="32 GiBs")
 

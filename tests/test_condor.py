@@ -198,7 +198,9 @@ def test_only_another_schedd_is_named_to_the_tools(condor, fake_tools):
     other = asyncio.run(condor.at("other@there"))
     fake_tools.forget()
     assert asyncio.run(other.query("true", ["ClusterId"])) == []
-    assert all(arguments[:2] == ["-name", "other@there"] for arguments in fake_tools.calls_of("condor_q"))
+    calls = fake_tools.calls_of("condor_q")
+    assert calls
+    assert all(arguments[:2] == ["-name", "other@there"] for arguments in calls)
 
 
 @pytest.mark.parametrize("note", [None, 3, "", "-pool", "a b", "a\nb", "$(x)", ["schedd@"]])

@@ -10,11 +10,14 @@ def test_the_report_has_what_pool_server_scheduler_and_worker_wrote_since_the_te
     logs.end([system])
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=60)
+    with cluster.get_client() as client:
+        client.submit(print, "of the worker", flush=True).result(60)
     gateway.list_clusters()
     found = logs.news([system])
     assert [
         name for name in ("SchedLog", "StartLog", "server.log", "scheduler.log") if f"{name} <==" not in found
     ] == []
+    assert "of the worker" in found
     assert "Starting dask-gateway-server" not in found
     logs.end([system])
     logs.end([])  # a test that uses no pool comes between

@@ -81,7 +81,7 @@ def local(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def test_a_plain_log() -> None:
+def test_events_of_a_plain_log_have_their_kind_job_time_and_reason() -> None:
     events = parse_events(SUBMIT + EXECUTE + MOVED + EVICTED + HELD)
     assert [event.type for event in events] == [
         EventType.SUBMIT,
@@ -118,7 +118,7 @@ def test_what_becomes_of_a_job_is_told_by_htcondors_number(number: str, said: st
     assert [event.type for event in events] == [kind]
 
 
-def test_an_xml_log() -> None:
+def test_events_of_an_xml_log_are_read_too() -> None:
     events = parse_events(XML)
     assert [event.type for event in events] == [EventType.SUBMIT, EventType.EXECUTE, EventType.HELD]
     assert {event.job for event in events} == {JOB}
@@ -174,7 +174,7 @@ def test_the_half_of_an_event_that_a_crash_left_does_not_take_the_next_along() -
     assert [event.type for event in parse_events(EXECUTE[:60] + "\n" + HELD)] == [EventType.HELD]
 
 
-def test_windows_line_ends() -> None:
+def test_a_log_with_windows_line_ends_is_read_too() -> None:
     assert len(parse_events((SUBMIT + EXECUTE).replace("\n", "\r\n"))) == 2
 
 

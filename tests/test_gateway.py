@@ -115,7 +115,7 @@ def test_clusters_are_listed_by_status(gateway, standing):
     assert standing.name not in names(gateway, status="failed")
 
 
-def test_a_clusters_report(gateway, standing):
+def test_get_cluster_tells_of_a_cluster_and_refuses_a_name_that_is_none(gateway, standing):
     report = gateway.get_cluster(standing.name)
     assert (report.name, report.status) == (standing.name, ClusterStatus.RUNNING)
     assert report.scheduler_address == standing.scheduler_address
@@ -123,7 +123,7 @@ def test_a_clusters_report(gateway, standing):
         gateway.get_cluster("nowhere")
 
 
-def test_the_servers_options(gateway):
+def test_cluster_options_have_the_servers_defaults_and_the_users(gateway):
     with dask.config.set({"gateway.cluster.options": {"image": "of-the-user"}}):
         assert gateway.cluster_options().image == "of-the-user"
         assert gateway.cluster_options(use_local_defaults=False).image == "daskgateway/dask-gateway:latest"

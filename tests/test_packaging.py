@@ -103,7 +103,7 @@ def used(python, cwd):
 
 
 @pytest.mark.long
-def test_from_a_wheel(checkout, python, tmp_path):
+def test_a_wheel_installs_with_all_that_is_used_and_nothing_else(checkout, python, tmp_path):
     wheel = build(python, checkout, "wheel")
     assert wheel.name == "ncsa_htcdaskgateway-2.0.0-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
@@ -118,7 +118,7 @@ def test_from_a_wheel(checkout, python, tmp_path):
 
 
 @pytest.mark.long
-def test_from_an_sdist(checkout, python, tmp_path):
+def test_an_sdist_installs_with_its_templates(checkout, python, tmp_path):
     sdist = build(python, checkout, "sdist")
     with tarfile.open(sdist) as archive:
         names = [name.split("/", 1)[-1] for name in archive.getnames()]
@@ -128,7 +128,7 @@ def test_from_an_sdist(checkout, python, tmp_path):
 
 
 @pytest.mark.long
-def test_editable(checkout, python, tmp_path):
+def test_an_editable_installation_uses_the_templates_of_the_checkout(checkout, python, tmp_path):
     install(python, "--editable", checkout, cwd=tmp_path)
     assert used(python, tmp_path) == checkout / "htcdaskgateway"
     # A site's administrator edits the template where it lies.

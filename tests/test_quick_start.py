@@ -112,14 +112,14 @@ def left_nothing(gateway, pool, name):
 
 
 @pytest.mark.long
-def test_the_notebook_of_ncsa(system, gateway, pool, tmp_path):
+def test_the_notebook_of_ncsa_runs_word_for_word(system, gateway, pool, tmp_path):
     name, jobs = script(tmp_path / "cell.py", at_home(NOTEBOOK, system) + CHECK.format(n=2)).split()
     assert jobs == "2"
     left_nothing(gateway, pool, name)
 
 
 @pytest.mark.long
-def test_its_password_in_a_dotenv_file(system, gateway, pool, tmp_path):
+def test_the_notebook_of_ncsa_runs_with_its_password_in_a_dotenv_file(system, gateway, pool, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DASK_GATEWAY")}
     (tmp_path / ".env").write_text(f"DASK_GATEWAY_PASSWORD={system.password}\n")
     name = script(
@@ -129,7 +129,7 @@ def test_its_password_in_a_dotenv_file(system, gateway, pool, tmp_path):
 
 
 @pytest.mark.long
-def test_the_notebook_of_fermilab(system, gateway, pool, tmp_path):
+def test_the_notebook_of_fermilab_runs_word_for_word(system, gateway, pool, tmp_path):
     cell = FERMILAB.replace("client\n\n#", "client\n" + CHECK.format(n=5) + LISTING + "assert clusters\n\n#")
     assert CHECK.format(n=5) in cell
     name, jobs = script(tmp_path / "cell.py", cell + "print(cluster.status)\n").split()[:2]

@@ -74,7 +74,7 @@ def dry_run(stage, pool):
 
 
 @pytest.mark.core
-def test_a_plain_worker(dry_run, stage):
+def test_a_job_asks_for_what_its_worker_was_to_have_and_is_known_by_its_cluster(dry_run, stage):
     ad = dry_run(container_runtime="none", cpus=3, memory="1.5GB")
     assert ad["JobUniverse"] == "5"
     assert (ad["RequestCpus"], ad["RequestMemory"]) == ("3", "1536")

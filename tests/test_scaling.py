@@ -31,7 +31,7 @@ def one_on_each_worker(client):
 
 
 @pytest.mark.core
-def test_the_main_job(tool_calls, cluster, pool):
+def test_the_main_job_runs(tool_calls, cluster, pool):
     """Up, again, down to one with a result held on those that go, and away."""
     cluster.scale(2)
     assert len(tool_calls.calls_of("condor_submit")) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ..condor.eventlog import Event, read_events
+from ..condor.eventlog import Event, EventType, read_events
 from ..display import plot
 from ..display.html import pre_html
 from ..display.table import duration
@@ -107,7 +107,7 @@ class Timeline:
         if self.starts:
             typical = Start("", 0.0, *(median(phase) for phase in zip(*(s[2:] for s in self.starts), strict=True)))
             lines.append(f"Until a worker joined (median of {len(self.starts)}): {typical}.")
-        elif max(self.running):
+        elif any(event.type is EventType.EXECUTE for event in self._events):
             lines.append("When workers joined is not known: the scheduler is gone, and nobody has asked it before.")
         return "\n".join(lines)
 

@@ -148,7 +148,7 @@ with_nannies = pytest.mark.parametrize("make", [kind for kind in KINDS if KINDS[
 @ours
 @pytest.mark.parametrize("nanny", [False, True], ids=["without nanny", "nanny"])
 @pytest.mark.long
-def test_restart(make: Make, nanny: bool, request: pytest.FixtureRequest) -> None:
+def test_restarted_workers_are_others_and_compute(make: Make, nanny: bool, request: pytest.FixtureRequest) -> None:
     if nanny and "relayed" in request.node.callspec.id:
         pytest.skip("a nanny is reached at a port of its own")
     with Client(make(nanny=nanny)) as client:
@@ -218,7 +218,7 @@ def test_packages_are_installed_and_workers_restarted(make: Make) -> None:
         others(client, before)
 
 
-def test_retire_workers(make: Make) -> None:
+def test_results_of_a_retired_worker_stay(make: Make) -> None:
     with Client(make()) as client:
         client.wait_for_workers(2, timeout=TIMEOUT)
         futures = client.map(lambda x: x, range(10), pure=False)
@@ -228,7 +228,7 @@ def test_retire_workers(make: Make) -> None:
         assert client.gather(futures) == list(range(10))
 
 
-def test_shutdown(make: Make) -> None:
+def test_shutdown_of_a_client_closes_its_cluster(make: Make) -> None:
     cluster = make()
     client = Client(cluster)
     client.wait_for_workers(2, timeout=TIMEOUT)

@@ -93,7 +93,9 @@ def slots(image: str, runtime: str = "htcondor") -> None:
         ("oras://a", "HasSandboxImage"),
     ],
 )
-def test_a_pool_without_containers(bare: Path, fake_tools: Tools, image: str, attribute: str) -> None:
+def test_an_image_is_refused_where_no_slot_has_containers(
+    bare: Path, fake_tools: Tools, image: str, attribute: str
+) -> None:
     fake_tools.script("condor_status", 'case "$*" in *Has*) ;; *) echo slot1@a ;; esac')
     with pytest.raises(ContainerError, match=rf"No slot of the pool .*'{image}'.* HasContainer and {attribute}"):
         slots(image)
@@ -136,7 +138,7 @@ SIDE = {
 }
 
 
-def test_versions_that_agree() -> None:
+def test_versions_that_agree_are_said_to() -> None:
     found = Versions(SIDE, {**SIDE, "python": "3.11.9.final.0"}, {"a": SIDE, "b": {**SIDE, "pandas": "3.0"}})
     assert found.ok
     assert "All agree." in str(found)

@@ -225,7 +225,9 @@ def no_job_waits(pool: Any, cluster: Any) -> list[dict[str, Any]]:
     return jobs
 
 
-def test_a_missing_image(gateway: Any, pool: Any, tmp_path: Path) -> None:
+def test_a_missing_image_is_refused_before_a_scheduler_or_job_is_there(
+    gateway: Any, pool: Any, tmp_path: Path
+) -> None:
     before, began = gateway.list_clusters(), time.monotonic()
     for runtime in RUNTIMES:
         with pytest.raises(ContainerError, match=r"missing\.sif' does not exist; .*container-unseen-prefixes"):
@@ -254,7 +256,9 @@ def test_an_image_that_only_the_nodes_could_see(runtime: str, new_cluster: Any, 
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_an_image_without_dask(runtime: str, images: Images, new_cluster: Any, pool: Any) -> None:
+def test_jobs_of_an_image_without_dask_are_held_and_say_why(
+    runtime: str, images: Images, new_cluster: Any, pool: Any
+) -> None:
     path = image.sandbox([])
     cluster = new_cluster(container_image=str(path), container_runtime=runtime)
     cluster.scale(1)
@@ -300,7 +304,7 @@ def test_other_versions_are_told(images: Images, new_cluster: Any) -> None:
     assert "! | msgpack" in text
 
 
-def test_a_pool_without_apptainer(
+def test_an_image_is_refused_at_once_where_no_slot_can_run_it(
     images: Images, gateway: Any, system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = gateway.list_clusters()

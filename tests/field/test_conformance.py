@@ -50,11 +50,11 @@ with HTCGateway() as gateway, gateway.new_cluster(relay="auto", **words) as clus
         tried(name, on_a_client_of_its_own, name)
     met = cluster.connections()
     make = lambda **_: cluster
-    tried("restart", test_client.test_restart, make, False, None)
-    tried("retire_workers", test_client.test_retire_workers, make)
+    tried("restart", test_client.test_restarted_workers_are_others_and_compute, make, False, None)
+    tried("retire_workers", test_client.test_results_of_a_retired_worker_stay, make)
     support.wait_until(lambda: len(cluster.jobs().live) == 1, what="the retired worker's job has left")
     cluster.scale(2)
-    tried("shutdown", test_client.test_shutdown, make)
+    tried("shutdown", test_client.test_shutdown_of_a_client_closes_its_cluster, make)
 print(json.dumps({"found": found, "met": met}))
 """
 

@@ -137,7 +137,7 @@ def test_a_cache_whose_path_cannot_be_in_a_library_path_is_refused(sign, tmp_pat
 
 @pytest.mark.skipif(not DEBIAN, reason="unpacks Debian's packages")
 @pytest.mark.long
-def test_install_from_debian(cache):
+def test_htcondor_from_debian_runs_and_an_interrupted_installation_is_made_anew(cache):
     leftover = cache / "htcondor-trixie/usr/bin/interrupted"
     leftover.parent.mkdir(parents=True)
     leftover.touch()

@@ -74,7 +74,7 @@ def test_queue_is_kept_in_a_directory_of_ones_own(installation, tmp_path, eventu
         assert "of 1 jobs" in pool.status()
 
 
-def test_parent_killed(installation, tmp_path, processes_of, eventually):
+def test_a_pool_ends_with_the_program_that_was_killed(installation, tmp_path, processes_of, eventually):
     env = {**os.environ, "CONDOR_BIN_DIR": str(installation.bin)}
     env.pop("HTCONDOR_SUITE", None)
     pool = PersonalPool(tmp_path / "pool", installation=installation)
@@ -122,7 +122,9 @@ def test_memory_that_is_none():
         PersonalPool(memory="lots")
 
 
-def test_command_line(installation, tmp_path, monkeypatch, processes_of):
+def test_a_pool_of_the_command_line_outlives_it_and_is_stopped_by_it(
+    installation, tmp_path, monkeypatch, processes_of
+):
     monkeypatch.setenv("CONDOR_BIN_DIR", str(installation.bin))
     monkeypatch.delenv("HTCONDOR_SUITE", raising=False)
     directory = tmp_path / "pool"

@@ -114,7 +114,7 @@ def test_a_second_guard_of_one_lock_starts_nothing(tmp_path, server):
 
 
 @pytest.mark.parametrize("detached", [False, True])
-def test_parent_killed(tmp_path, detached, eventually):
+def test_a_process_ends_with_the_program_that_was_killed_unless_it_is_detached(tmp_path, detached, eventually):
     how = "detached" if detached else ""
     command = [sys.executable, "-c", PARENT, str(tmp_path), how, SERVER, *processes.GUARD]
     done = subprocess.run(command, timeout=20, check=False)
@@ -129,7 +129,7 @@ def test_parent_killed(tmp_path, detached, eventually):
     assert (tmp_path / "own").exists() == detached
 
 
-def test_guard_killed(tmp_path, server, eventually):
+def test_a_process_ends_with_its_guard(tmp_path, server, eventually):
     os.kill(server.pid(), signal.SIGKILL)
     main, child = ids(tmp_path)
     eventually(lambda: not alive(main))
@@ -137,7 +137,7 @@ def test_guard_killed(tmp_path, server, eventually):
     assert not server.running()
 
 
-def test_command_that_is_not_there(tmp_path, eventually):
+def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path, eventually):
     process = GuardedProcess(tmp_path / "lock", tmp_path / "log")
     process.start([tmp_path / "nothing"], env=os.environ, cwd=tmp_path)
     eventually(lambda: not process.running())

@@ -91,7 +91,7 @@ def test_server_that_another_listens_for_is_not_taken_for_ours():
 
 
 @pytest.mark.long
-def test_parent_killed(processes_of, eventually):
+def test_a_server_ends_with_the_program_that_was_killed_and_leaves_no_file(processes_of, eventually):
     done = subprocess.run(
         [sys.executable, "-c", PARENT], timeout=60, stdout=subprocess.PIPE, text=True, check=False
     )

@@ -61,7 +61,7 @@ def test_settings_lead_there_and_are_put_back(no_condor, installation):
         _ = system.environ
 
 
-def test_no_existing_pool(no_condor, tmp_path, monkeypatch):
+def test_a_pool_that_is_not_there_is_told_and_no_server_is_left(no_condor, tmp_path, monkeypatch):
     monkeypatch.setenv("CONDOR_BIN_DIR", str(tmp_path))
     system = LocalSystem(pool="existing")
     with pytest.raises(LocalSystemError, match="no condor_q"):

@@ -33,13 +33,13 @@ def harmless(text: str) -> bool:
     return "gone" in text and all(letter.isprintable() or letter == "\n" for letter in text)
 
 
-def test_a_list_of_clusters(gateway):
+def test_a_list_of_clusters_cannot_steer_the_terminal(gateway):
     done = CliRunner().invoke(cli.main, ["list"])
     assert done.exit_code == 0
     assert harmless(done.output)
 
 
-def test_an_error_of_the_gateway(gateway):
+def test_an_error_of_the_gateway_cannot_steer_the_terminal(gateway):
     def fail():
         raise GatewayServerError(EVIL)
 
@@ -49,9 +49,9 @@ def test_an_error_of_the_gateway(gateway):
     assert harmless(done.output)
 
 
-def test_what_workers_wrote():
+def test_what_workers_wrote_cannot_steer_the_terminal():
     assert harmless(str(WorkerLogs({"htcondor-1.0-1": f"{EVIL}\r\n"})))
 
 
-def test_an_error_of_a_tool():
+def test_an_error_of_a_tool_cannot_steer_the_terminal():
     assert harmless(str(CondorError("it failed", command=["condor_q"], stderr=EVIL)))

@@ -136,7 +136,7 @@ def test_a_token_file_readable_by_others(configured, new_token):
     assert lines["schedd"].startswith("FAIL")
 
 
-def test_no_token(configured):
+def test_a_missing_token_is_told_with_what_gets_one(configured):
     code, lines, _ = check(configured)
     assert code == 1
     assert "does not exist; run `setup_condor`" in lines["tokens"]
@@ -179,7 +179,7 @@ def down(pool: PersonalPool, daemon: str, account, *asked: str) -> None:
         time.sleep(0.1)
 
 
-def test_no_tools(configured):
+def test_missing_tools_are_told_with_what_installs_them(configured):
     code, lines, _ = check(configured, CONDOR_BIN_DIR=str(configured.home))
     assert code == 1
     assert lines["tools"].startswith("FAIL")
@@ -187,7 +187,7 @@ def test_no_tools(configured):
     assert lines["schedd"].startswith("?")
 
 
-def test_no_configuration(account, condor_pool):
+def test_a_missing_configuration_is_told_with_what_makes_one(account, condor_pool):
     nowhere = {"CONDOR_BIN_DIR": str(condor_pool.installation.bin)}
     if Path("/etc/condor/condor_config").exists():
         nowhere["CONDOR_CONFIG"] = str(account.home / "none")

@@ -68,7 +68,7 @@ def test_a_mistyped_password_is_asked_for_again(account, login_node, person):
 @pytest.mark.parametrize(
     ("method", "duo"), first_is_quick([("keyboard-interactive", "denied"), ("partial", "again")])
 )
-def test_duo_denied(account, login_node, person, failed, method, duo):
+def test_a_denied_push_is_told_and_not_sent_again(account, login_node, person, failed, method, duo):
     node = login_node(method=method, duo=duo)
     account.know(node)
     one = person(node.port)
@@ -79,7 +79,7 @@ def test_duo_denied(account, login_node, person, failed, method, duo):
     assert node.passwords == [PASSWORD]
 
 
-def test_duo_never_answered(account, login_node, person, failed):
+def test_who_never_answers_duo_is_told_to_in_time(account, login_node, person, failed):
     node = login_node(duo="silent")
     account.know(node)
     one = person(node.port, "--duo-timeout", "2s")
@@ -155,7 +155,7 @@ def test_host_keys_are_always_checked(account, person, failed, free_port, option
 
 
 @pytest.mark.parametrize("moment", first_is_quick(["password", "duo", "command"]))
-def test_the_connection_is_cut(account, login_node, person, failed, moment):
+def test_a_connection_that_is_cut_is_told_with_what_to_do(account, login_node, person, failed, moment):
     node = login_node(cut=moment)
     account.know(node)
     one = person(node.port)
@@ -212,7 +212,9 @@ def test_the_token_has_expired_already(account, login_node, person, failed):
 
 
 @pytest.mark.parametrize("place", ["token", "configuration"])
-def test_the_disk_is_full(account, login_node, person, small_disk, bounded, place):
+def test_a_full_disk_is_told_and_nothing_half_written_stays(
+    account, login_node, person, small_disk, bounded, place
+):
     node = login_node(method="none")
     account.know(node)
     directory = account.token.parent if place == "token" else account.configuration.parent

@@ -113,7 +113,7 @@ def test_a_keys_passphrase_is_asked_for(account, sshd, person):
     assert "open sesame" not in seen
 
 
-def test_no_key_fits(account, sshd):
+def test_who_has_no_key_that_fits_is_told_and_nothing_is_written(account, sshd):
     done = account.run(*command(account, sshd, "IdentityFile=none"))
     assert done.returncode == 1
     assert f"did not let {USER} in" in done.stderr
@@ -121,7 +121,7 @@ def test_no_key_fits(account, sshd):
     assert account.written() == []
 
 
-def test_a_changed_host_key(account, sshd, tmp_path):
+def test_a_changed_host_key_is_told_and_nothing_is_written(account, sshd, tmp_path):
     account.known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {keygen(tmp_path / 'other')}")
     done = account.run(*command(account, sshd, f"IdentityFile={sshd.key}"))
     assert done.returncode == 1

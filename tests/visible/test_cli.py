@@ -202,12 +202,12 @@ def test_no_server_that_is_configured() -> None:
 
 
 @pytest.mark.usefixtures("client_settings")
-def test_a_wrong_password() -> None:
+def test_a_wrong_password_is_told_as_one() -> None:
     assert "401" in wrong("list", DASK_GATEWAY_PASSWORD="wrong", DASK_GATEWAY__AUTH__KWARGS="{}")
 
 
 @pytest.mark.usefixtures("client_settings")
-def test_no_tools_of_htcondor(tmp_path: Path) -> None:
+def test_missing_tools_of_htcondor_are_told_with_what_to_do(tmp_path: Path) -> None:
     told = wrong("list", CONDOR_BIN_DIR=str(tmp_path))
     assert "condor_submit" in told
     assert "next:" in told

@@ -86,7 +86,7 @@ def test_disk_that_is_enforced(new_cluster: Callable[..., Any]) -> None:
     assert [job.status.name for job in plain.jobs()] == ["RUNNING"]
 
 
-def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> None:
+def test_a_missing_input_file_is_explained(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(requirements='Machine == "nowhere"')
     cluster.scale(1)
     # scale() looks that they are there; they go while the job waits.
@@ -101,7 +101,7 @@ def test_a_missing_input_file(new_cluster: Callable[..., Any], pool: Pool) -> No
     given_up(cluster, 1, "has no input file", "worker_preload.py")
 
 
-def test_a_missing_directory(new_cluster: Callable[..., Any], pool: Pool) -> None:
+def test_a_missing_staging_directory_is_explained(new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(requirements='Machine == "nowhere"')
     cluster.scale(1)
     directory = cluster.fleet.staging.directory

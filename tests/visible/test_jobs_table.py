@@ -66,7 +66,7 @@ def test_no_job_is_said_in_words() -> None:
 def test_a_narrow_terminal_folds_and_loses_nothing() -> None:
     text = table_text(jobs().table(), width=60)
     assert max(map(len, text.splitlines())) <= 60
-    assert "node17.example.org" in text.replace(" ", "").replace("\n", "") or "node17" in text
+    assert "node17.example.org" in text.replace(" ", "").replace("\n", "")
 
 
 def test_of_thousands_of_jobs_those_that_are_held_are_shown_and_the_rest_is_counted() -> None:

@@ -164,6 +164,12 @@ def test_workers_whose_jobs_have_their_log_elsewhere_are_told_of() -> None:
     assert "Not shown: 1 more worker joined whose jobs' event log is not here." in str(told)
 
 
+def test_who_joined_is_not_known_either_of_a_job_that_ran_for_less_than_a_second() -> None:
+    types = [EventType.SUBMIT, EventType.EXECUTE, EventType.ABORTED]
+    told = Timeline("c1", [Event(time, JOB, event) for time, event in zip([1.0, 2.0, 2.0], types, strict=True)], [])
+    assert "When workers joined is not known" in str(told)
+
+
 def test_who_joined_is_not_known_where_nobody_has_asked_the_scheduler(cluster: Any) -> None:
     cluster.scale(1)
     joined(cluster, 1)

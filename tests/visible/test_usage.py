@@ -130,7 +130,7 @@ def test_memory_that_is_tight() -> None:
     assert 'memory="48GB"' in words
 
 
-def test_a_request_that_fits() -> None:
+def test_of_a_request_that_fits_this_is_said() -> None:
     assert usage(MemoryUsage=22 * 1024).proposals == ["The request fits what was used."]
 
 

@@ -208,6 +208,26 @@ def test_a_worker_that_closes_stays_so_when_a_retirement_is_called_off_late(one,
     assert found == "closing"
 
 
+def test_a_retired_worker_that_hears_first_that_nobody_knows_it_leaves_all_the_same(one, pool):
+    """The answer to a heartbeat may overtake what the scheduler has sent before; it was started again then."""
+    cluster, client = one
+
+    async def retired(dask_worker):
+        async def ends():
+            unknown = asyncio.ensure_future(dask_worker.close(reason="worker-heartbeat-missing"))
+            await asyncio.sleep(0)
+            dask_worker.stream_handlers["worker-status-change"](status="closing_gracefully", stimulus_id="retired")
+            await dask_worker.stream_handlers["close"](reason="scheduler-remove-worker")
+            await unknown
+
+        dask_worker.loop.asyncio_loop.create_task(ends())
+
+    client.run(retired, wait=False)
+    ad = history(pool, cluster)
+    assert (ad["JobStatus"], ad["ExitCode"], ad["NumShadowStarts"]) == (COMPLETED, 0, 1)
+    assert len(starts("".join(output(cluster, "out")))) == 1
+
+
 TOLD_WHILE_JOINING = """
 import asyncio, os, signal
 from pathlib import Path

@@ -43,6 +43,8 @@ RELAY = ""
 
 # How long a worker that is wanted again may take to end, in seconds: what it still computes nobody waits for.
 CLOSE_TIMEOUT = 5.0
+# How long the scheduler's word that a worker is to close may come after the answer to its heartbeat, in seconds.
+WORD = 1.0
 # How often the worker of a nanny may fail before the nanny gives up, as the job's own bound.
 MAX_FAILURES = 3
 RETRY = 0.5
@@ -140,6 +142,10 @@ def set_up_worker(worker: Any) -> None:
 
     async def closing(*args: Any, **kwargs: Any) -> Any:
         global exit_code
+        if kwargs.get("reason") == "worker-heartbeat-missing" and worker.status not in ENDED:
+            # One that is retired is unknown from then on, and the answer may come before the word. A second close,
+            # by that word, does not wait for this one.
+            await asyncio.sleep(WORD)
         if exit_code is None and worker.status not in ENDED:
             exit_code = code_of(worker, str(kwargs.get("reason", "worker-close")))
             if exit_code == 0 and str(kwargs.get("reason", "")).startswith("failure-to-start"):

@@ -193,6 +193,20 @@ def processes() -> Iterator[tuple[int, str, str]]:
             yield process.pid, command, "\n".join(f"{name}={value}" for name, value in environment.items())
 
 
+def children_with(argument: str) -> Callable[[], list[int]]:
+    """Return what to run in a worker or scheduler for the ids of its own children that have `argument`."""
+
+    def found() -> list[int]:
+        import psutil
+
+        # Passes over a child that has just ended, where `children` and `cmdline` raise.
+        everything = psutil.process_iter(["ppid", "cmdline"])
+        ours = [process for process in everything if process.info["ppid"] == os.getpid()]
+        return [process.pid for process in ours if argument in (process.info["cmdline"] or [])]
+
+    return found
+
+
 def running_processes(word: str) -> list[int]:
     """Return the ids of this machine's processes that have `word` in their command lines."""
     return [pid for pid, command, _ in processes() if word in command]

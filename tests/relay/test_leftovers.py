@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from dask.distributed import Client
-from support import processes, wait_until, workers_of
+from support import children_with, processes, wait_until, workers_of
 
 pytestmark = [pytest.mark.core, pytest.mark.long]
 
@@ -30,13 +30,9 @@ def scheduler_of(client: Client) -> psutil.Process:
 
 def helpers(client: Client) -> dict[str, int]:
     """How many children of the relay's there are: of the scheduler, and of each worker."""
-
-    def count() -> int:
-        import psutil
-
-        return sum("-S" in child.cmdline() for child in psutil.Process().children(recursive=True))
-
-    return {"scheduler": client.run_on_scheduler(count), **client.run(count)}
+    count = children_with("-S")
+    found = {"scheduler": client.run_on_scheduler(count), **client.run(count)}
+    return {whose: len(pids) for whose, pids in found.items()}
 
 
 def connections(client: Client) -> Counter[tuple[str, str]]:

@@ -13,7 +13,7 @@ import pytest
 from dask.distributed import Client
 from dask_gateway import GatewayWarning
 from distributed.comm.registry import backends
-from support import wait_until, workers_of
+from support import children_with, wait_until, workers_of
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
@@ -148,13 +148,11 @@ def test_connections_for_the_relay_go_on_with_the_session_of_an_earlier_one_and_
 def pulses(client: Client) -> dict[str, int]:
     """The processes that answer for the workers' links."""
 
-    def pulse() -> int:
-        import psutil
+    def one_each() -> dict[str, int] | None:
+        found = client.run(children_with("-S"))
+        return {at: pids[0] for at, pids in found.items()} if all(len(p) == 1 for p in found.values()) else None
 
-        found = [process for process in psutil.Process().children() if "-S" in process.cmdline()]
-        return found[0].pid if len(found) == 1 else 0
-
-    return wait_until(lambda: all((found := client.run(pulse)).values()) and found, what="each worker has a pulse")
+    return wait_until(one_each, what="each worker has a pulse")  # type: ignore[return-value]
 
 
 @pytest.mark.long

@@ -40,6 +40,7 @@ for _name in [name for name in os.environ if name.startswith(("DASK_", "HTCDASK"
 
 import dask.config  # noqa: E402
 import dask_gateway  # noqa: E402 - its defaults have to be there before a test puts the configuration back
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from coverage import Coverage  # noqa: E402
 from daemon_logs import DaemonLogs  # noqa: E402
@@ -63,6 +64,9 @@ def _end_of_our_client(client: Any) -> None:
 # whatever: an ast.parse, which CPython 3.11 does not survive, or with a lock that its own loop waits for.
 dask_gateway.Gateway.__del__ = _end_of_our_client
 
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("unhurried")
 
 _daemon_logs = DaemonLogs()
 

@@ -37,7 +37,16 @@ def logs(directory: Path) -> list[Path]:
         "*/logs/*",
         "execute/dir_*/_condor_std*",  # of a job that still runs
     )
-    return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
+    return sorted({path for pattern in patterns for path in found(directory, pattern)})
+
+
+def found(directory: Path, pattern: str) -> list[Path]:
+    """Return the files that match; one that goes meanwhile, with its job, is an error before Python 3.12."""
+    while True:
+        try:
+            return [path for path in directory.glob(pattern) if path.is_file()]
+        except FileNotFoundError:
+            continue
 
 
 def size(log: Path) -> int:

@@ -109,7 +109,7 @@ class Site:
         self._start_gateway()
         self._start_sshd(login)
         self._configure()
-        wait_until(lambda: "up" in self._read("gateway.log"), what=lambda: self._read("gateway.log"))
+        wait_until(lambda: "up" in self._read("gateway.log").splitlines(), what=lambda: self._read("gateway.log"))
 
         def up() -> bool:
             slots = self.ask(login, "condor_status", "-af", "Name")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -60,7 +61,8 @@ class Faults:
         """Kill a worker's process."""
         workers = sorted(self.trouble.workers(self.cluster.name).items())
         if workers:
-            os.kill(self.chance.choice(workers)[1], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.chance.choice(workers)[1], signal.SIGKILL)
 
     def worker_vacated(self) -> None:
         """Evict a worker, which may hand its results over."""
@@ -222,8 +224,12 @@ def soak(system: LocalSystem, tools: Tools, minutes: float, chance: random.Rando
         wait_until(lambda: not trouble.pool.ads(), PATIENCE, lambda: f"no job is left: {trouble.pool.ads()}")
         wait_until(lambda: not trouble.workers(name), PATIENCE, "no worker is left")
         wait_until(lambda: not trouble.scheduler(name), PATIENCE, "no scheduler is left")
-        credentials = list(stage.rglob("dask.pem")) + list(system.pool.directory.rglob("dask.pem"))  # type: ignore[union-attr]
-        check(not credentials, f"no credential is left: {credentials}")
+        tops = (stage, system.pool.directory)  # type: ignore[union-attr]
+
+        def credentials() -> list[str]:  # a starter may just be about to remove its own
+            return [place for top in tops for place, _, names in os.walk(top) if "dask.pem" in names]
+
+        wait_until(lambda: not credentials(), PATIENCE, lambda: f"no credential is left: {credentials()}")
         for what, old in before.items():
             wait_until(
                 lambda what=what, old=old: not leftovers(gateway)[what] - old,

@@ -152,8 +152,10 @@ class Pool:
         return self.ads("-constraint", constraint)
 
     def history(self, cluster: str) -> list[dict[str, Any]]:
-        """Return the ads of a Dask cluster's jobs that have left the queue."""
+        """Wait until those have left the queue that `jobs` passes over; return the ads of all that have left it."""
         constraint = f'HTCDaskGatewayCluster == "{cluster}"'
+        leaving = f"{constraint} && (JobStatus == 3 || JobStatus == 4) && LeaveJobInQueue =!= true"
+        wait_until(lambda: not self.ads("-constraint", leaving), what="what has ended leaves the queue")
         return self.ads("-constraint", constraint, tool="condor_history")
 
     def statuses(self, cluster: str) -> list[int]:

@@ -118,9 +118,10 @@ def test_who_has_failed_at_the_first_submit_does_not_wait_for_it(waiting, asked,
 
 
 @pytest.mark.parametrize("how", ["its caller gives up", "condor_q hangs"])
-def test_where_jobs_of_a_first_submit_are_is_noted_with_the_next_look(waiting, tool_calls, pool, how):
+def test_where_jobs_of_a_first_submit_are_is_noted_with_the_next_look(waiting, tool_calls, monkeypatch, how):
     fleet, sync = waiting.fleet, waiting.gateway.sync
-    fleet.condor.timeout = 2.0
+    submit = fleet.condor.submit
+    monkeypatch.setattr(fleet.condor, "submit", lambda *args, **given: submit(*args, **{**given, "timeout": 60.0}))
     tool_calls.script("condor_q", "exec sleep 100")
 
     async def scale():
@@ -131,7 +132,9 @@ def test_where_jobs_of_a_first_submit_are_is_noted_with_the_next_look(waiting, t
             scaling.cancel()
         await asyncio.wait([scaling, fleet._submitting])
 
-    sync(scale)
+    with monkeypatch.context() as context:
+        context.setattr(fleet.condor, "timeout", 2.0)
+        sync(scale)
     tool_calls.restore("condor_q")
     assert len(waiting.jobs()) == 2
     sync(fleet.condor.all_answering)

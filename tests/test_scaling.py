@@ -61,7 +61,7 @@ def test_the_main_job_runs(tool_calls, cluster, pool):
         assert len(pool.jobs(cluster.name)) == 1
         assert client.gather(held) == values
         with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
-            (job,) = cluster.jobs()
+            (job,) = cluster.jobs().live
         assert job.status is JobStatus.RUNNING
         assert {info["name"] for info in workers_of(client).values()} == {job.worker_name}
         assert len(tool_calls.calls_of("condor_submit")) == 2
@@ -77,7 +77,7 @@ def test_scaling_down_spares_who_computes_and_who_holds_most(cluster):
         client.wait_for_workers(3, timeout=60)
         computes, holds, spare = workers_of(client)
         go_on = Event("go on", client)
-        computing = client.submit(lambda: Event("go on").wait(60), workers=[computes])
+        computing = client.submit(lambda: Event("go on").wait(300), workers=[computes])
         held = client.submit(bytes, 2**20, workers=[holds])
         little = client.submit(bytes, 2**10, workers=[spare])
         wait([held, little], 60)
@@ -118,6 +118,7 @@ def test_results_move_also_where_the_queue_tells_of_another_start(tool_calls, cl
         values = client.gather(held)
         with dask.config.set({"htcdaskgateway.condor.poll-interval": "1ms"}):
             assert {job.starts for job in cluster.jobs()} == {7}
+        dask.config.set({"htcdaskgateway.retire-grace": "60s"})  # it ends by itself, on a slow machine too
         cluster.scale(1)
         assert client.gather(held) == values
     assert pool.statuses(cluster.name) == [2]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from support import PATIENCE, Pool, processes, wait_until, workers_of
 
 from htcdaskgateway.local import LocalSystem
@@ -35,7 +36,11 @@ class Trouble:
         """Return the process id of the pool's daemon of that name, or 0 while there is none."""
         for pid, command, environment in processes():
             if Path(command.split(" ")[0]).name == name and self._directory in environment:
-                return pid
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    parent = psutil.Process(pid).parent()
+                    # To answer a query the schedd forks a child of the same name.
+                    if parent and parent.name() == "condor_master":
+                        return pid
         return 0
 
     def kill_daemon(self, name: str) -> None:

@@ -118,6 +118,10 @@ class Lab:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(str(value), Keys.TAB)
 
+    def fits(self, selector: str) -> None:
+        """Wait until nothing in an element is too wide."""
+        wait_until(lambda: not self.scrolled(selector), timeout=30, what=lambda: f"{self.scrolled(selector)} fit")
+
     def looks(self, name: str, selector: str) -> None:
         """Keep pictures narrow and wide, light and dark; in none of them something is too wide."""
         self.driver.execute_script("jupyterapp.shell.collapseLeft(); jupyterapp.shell.collapseRight()")
@@ -128,7 +132,7 @@ class Lab:
                 self.driver.execute_async_script(
                     f"const done = arguments[1]; {change}.then(() => setTimeout(done, 700))", f"JupyterLab {theme}"
                 )
-                assert self.scrolled(selector) == []
+                self.fits(selector)
                 self.picture(f"{name}-{width}-{theme.lower()}", selector, keep=False)
         self.picture(name, selector)
 

@@ -34,12 +34,12 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
     )
     lab.run(1)
     lab.see(STATUS, "No HTCondor worker is asked for.", "Idle 0", "Running 0", "Held 0")
-    assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
+    lab.fits(".jp-Cell:nth-child(1) .jp-OutputArea")
     (name,) = gateway_clusters()
 
     # The page is the user's only hand on it from here on.
     lab.until("return [...document.querySelectorAll('input[type=number]')].some(e => e.offsetParent)")
-    assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
+    lab.fits(".jp-Cell:nth-child(1) .jp-OutputArea")
     lab.enter("input[type=number]", 3)
     lab.click("button", "Scale")
     lab.see(STATUS, "All 3 workers have joined.", "Running 3", "Idle 0", "Joined 3")
@@ -50,7 +50,7 @@ def test_a_notebook_scales_a_cluster_by_its_buttons(
     pool.run("condor_hold", "-reason", "the administrator is looking at it", f"{job['ClusterId']}.{job['ProcId']}")
     lab.see(STATUS, "Asked for 3; 2 have joined.", "Running 2", "Held 1")
     lab.see(WIDGET, "was held by hand", "the administrator is looking at it", "condor_release")
-    assert lab.scrolled(".jp-Cell:nth-child(1) .jp-OutputArea") == []
+    lab.fits(".jp-Cell:nth-child(1) .jp-OutputArea")
     lab.looks("widget-held", WIDGET)
     for tab, button, words in (("Jobs", "", "Machine"), ("Logs", "Logs", "htcondor-"), ("Why?", "Explain", "Job")):
         lab.tab(tab)

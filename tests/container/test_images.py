@@ -207,7 +207,7 @@ def test_an_eviction_hands_the_data_over(runtime: str, images: Images, new_clust
         assert len(client.has_what()[leaving]) == 5
         job = workers[leaving]["name"].removeprefix("htcondor-").rpartition("-")[0]
         pool.run("condor_vacate_job", job)
-        wait_until(lambda: leaving not in client.scheduler_info()["workers"], what="the evicted worker leaves")
+        wait_until(lambda: leaving not in workers_of(client), what="the evicted worker leaves")
         assert len(client.has_what()[staying]) == 5
         assert client.gather(futures) == before
         client.wait_for_workers(2, timeout=PATIENCE)  # and its job runs again

@@ -31,8 +31,8 @@ time.sleep(600)
 
 @pytest.fixture
 def short_lived(breakable_pool):
-    """A system whose schedulers end after five seconds without a client or work."""
-    with GatewayServer(idle_timeout=5) as server, LocalSystem(pool=breakable_pool, server=server) as system:
+    """A system whose schedulers end after twenty seconds without work, from their start."""
+    with GatewayServer(idle_timeout=20) as server, LocalSystem(pool=breakable_pool, server=server) as system:
         yield system
 
 

@@ -82,14 +82,15 @@ def test_gateway_server_that_restarts_interrupts_nothing(cluster, gateway, syste
 
 
 @pytest.mark.long
-def test_killed_scheduler_ends_its_workers_and_the_user_gets_a_clear_error(new_cluster, pool, trouble):
+def test_killed_scheduler_ends_its_workers_and_the_user_gets_a_clear_error(new_cluster, pool):
     # Seven cores of eight, so that the second job waits.
     cluster = new_cluster(death_timeout=DEATH, cpus=7)
     cluster.scale(2)
     with cluster.get_client() as client:
         wait_for_workers(client, 1)
+        scheduler = client.run_on_scheduler(os.getpid)
     wait_until(lambda: pool.statuses(cluster.name) == [1, 2], what="one job runs and one waits")
-    os.kill(trouble.scheduler(cluster.name), signal.SIGKILL)
+    os.kill(scheduler, signal.SIGKILL)
     began = time.monotonic()
     with pytest.raises(SchedulerError, match="Has the cluster ended"):
         cluster.scale(3)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import time
 
-import dask.config
 import pytest
 from support import wait_until
 from trouble import Ticker, Work, wait_for_workers
@@ -16,6 +16,18 @@ from trouble import Ticker, Work, wait_for_workers
 from htcdaskgateway.errors import CondorError, CondorTimeoutError, CondorUnreachableError
 
 SHORT = 3.0  # seconds; the time limit of a tool where one is made to hang
+
+
+@contextlib.contextmanager
+def limited(cluster, seconds=SHORT):
+    """Let a tool take so long within the block; elsewhere a busy machine may need more."""
+    condor = cluster.fleet.condor
+    before, condor.timeout = condor.timeout, seconds
+    try:
+        yield
+    finally:
+        condor.timeout = before
+
 
 CLIENT = """
 import sys, time
@@ -98,7 +110,7 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
             cluster = await gateway.new_cluster()
             await cluster.scale(1)
             ticking = asyncio.ensure_future(ticker.run())
-            with trouble.hung("condor_schedd"):
+            with trouble.hung("condor_schedd"), limited(cluster):
                 for call in (
                     lambda: cluster.scale(3),
                     cluster.jobs,
@@ -110,14 +122,13 @@ def test_hung_schedd_ends_every_call_in_time_and_the_loop_never_stops(system, po
                         await call()
                     assert time.monotonic() - began < SHORT + 3
             ticking.cancel()
-            assert ticker.longest < 1.0
+            assert ticker.longest < SHORT - 0.5
             await cluster.scale(3)
             await asyncio.to_thread(jobs_stay, pool, cluster.name, 3)
             await cluster.shutdown()
             assert not pool.jobs(cluster.name)
 
-    with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
-        asyncio.run(body())
+    asyncio.run(body())
 
 
 @pytest.mark.long
@@ -132,24 +143,22 @@ def test_hung_schedd_is_unreachable_and_no_question_of_tokens(cluster, trouble):
 
 @pytest.mark.long
 def test_schedd_that_hangs_during_a_first_submit_leaves_no_surplus(new_cluster, pool, trouble):
-    with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
-        cluster = new_cluster()
-        with trouble.hung("condor_schedd"), pytest.raises(CondorTimeoutError):
-            cluster.scale(3)
+    cluster = new_cluster()
+    with trouble.hung("condor_schedd"), limited(cluster), pytest.raises(CondorTimeoutError):
         cluster.scale(3)
-        jobs_stay(pool, cluster.name, 3)
+    cluster.scale(3)
+    jobs_stay(pool, cluster.name, 3)
 
 
 @pytest.mark.parametrize("after", ["hangs", "fails"])
 @pytest.mark.long
 def test_answer_of_a_submit_that_is_lost_is_counted_at_the_next_scale(tool_calls, new_cluster, pool, after):
     real = pool.bin / "condor_submit"
-    with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
-        cluster = new_cluster()
+    cluster = new_cluster()
     then = "sleep 60" if after == "hangs" else "echo 'CEDAR:6001:Failed to connect' >&2; exit 1"
     tool_calls.script("condor_submit", f'"{real}" "$@" > /dev/null; {then}')
     kind = CondorTimeoutError if after == "hangs" else CondorUnreachableError
-    with pytest.raises(kind):
+    with limited(cluster, 10 if after == "hangs" else 60), pytest.raises(kind):
         cluster.scale(2)
     tool_calls.restore("condor_submit")
     cluster.scale(2)
@@ -164,16 +173,16 @@ def test_submit_that_reaches_the_schedd_only_after_its_time_limit_leaves_no_surp
 ):
     """The client gives the submit up, counts, submits again, and only then the first one arrives."""
     real = pool.bin / "condor_submit"
-    with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
-        cluster = new_cluster()
-        late = f'setsid sh -c \'sleep 5; "$0" "$@"; touch {tmp_path}/arrived\' "{real}" "$@" > /dev/null 2>&1 &'
-        tool_calls.script("condor_submit", f"{late}\nsleep 60")
-        with pytest.raises(CondorTimeoutError):
-            cluster.scale(2)
-        tool_calls.restore("condor_submit")
+    cluster = new_cluster()
+    # Counted on within twice the time limit: what comes later than that is nobody's.
+    late = f'setsid sh -c \'sleep 9; "$0" "$@"; touch {tmp_path}/arrived\' "{real}" "$@" > /dev/null 2>&1 &'
+    tool_calls.script("condor_submit", f"{late}\nsleep 60")
+    with limited(cluster, 8), pytest.raises(CondorTimeoutError):
         cluster.scale(2)
-        wait_until((tmp_path / "arrived").exists)
-        jobs_stay(pool, cluster.name, 2)
+    tool_calls.restore("condor_submit")
+    cluster.scale(2)
+    wait_until((tmp_path / "arrived").exists)
+    jobs_stay(pool, cluster.name, 2)
 
 
 @pytest.mark.long
@@ -218,7 +227,7 @@ def test_two_clients_that_scale_to_different_numbers_agree_on_one_of_them(cluste
 def test_shutdown_while_the_schedd_is_down_says_what_remains_and_stop_cluster_removes_it(
     new_cluster, gateway, pool, trouble
 ):
-    cluster = new_cluster(death_timeout=300)
+    cluster = new_cluster(requirements='Machine == "nowhere"')
     name, credentials = cluster.name, cluster.fleet.staging.directory / "credentials"
     cluster.scale(2)
     with trouble.schedd_down():
@@ -286,14 +295,14 @@ WRONG = [
 
 @pytest.mark.long
 def test_wrong_answer_of_condor_q_is_an_error_and_never_a_count(tool_calls, new_cluster, pool):
-    with dask.config.set({"htcdaskgateway.condor.timeout": SHORT}):
-        cluster = new_cluster()
+    cluster = new_cluster()
     cluster.scale(1)
-    for answer in WRONG:
-        tool_calls.script("condor_q", answer)
-        for call in (cluster.jobs, lambda: cluster.scale(3), lambda: cluster.scale(0)):
-            with pytest.raises(CondorError, match="condor_q"):
-                call()
+    with limited(cluster):
+        for answer in WRONG:
+            tool_calls.script("condor_q", answer)
+            for call in (cluster.jobs, lambda: cluster.scale(3), lambda: cluster.scale(0)):
+                with pytest.raises(CondorError, match="condor_q"):
+                    call()
     tool_calls.restore("condor_q")
     assert len(tool_calls.calls_of("condor_submit")) == 1
     assert len(pool.jobs(cluster.name)) == 1

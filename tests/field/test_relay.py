@@ -30,9 +30,10 @@ with HTCGateway() as gateway, gateway.new_cluster(relay=RELAY) as cluster:
     scattered = client.scatter(bytes(2**20), broadcast=True)
     told = client.run(lambda: 1)
 
-    def ways(dask_worker):
+    async def ways(dask_worker):
+        import asyncio
         from distributed.comm.registry import backends
-        return [task.result() for task in backends["relay"].connector.verdicts.values() if task.done()]
+        return list(await asyncio.gather(*backends["relay"].connector.verdicts.values()))
 
     ways = [way for found in client.run(ways).values() for way in found] if RELAY == "auto" else []
 print(json.dumps({"ways": ways, "hosts": sorted(hosts), "sums": sums, "told": len(told)}))
@@ -75,7 +76,7 @@ def test_workers_that_nobody_can_reach_exchange_results_through_the_one_port_of_
     assert len(ports) < len(documented())
     with field(tmp_path / "field", open_ports=ports) as site:
         site.set_up()
-        done = site.notebook(f"RELAY = {relay!r}\n{_WORK}")
+        done = site.notebook(f"RELAY = {relay!r}\n{_WORK}", timeout=240)
         assert len(done["hosts"]) == 2
         assert done["sums"][0] == pytest.approx(done["sums"][1])
         assert done["told"] == 4

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import processes
+from support import PATIENCE, processes
 
 from htcdaskgateway.local.install import Installation, find_or_install
 
@@ -31,7 +31,7 @@ def processes_of() -> Callable[[str | Path], list[int]]:
 def eventually() -> Callable[..., None]:
     """Wait until a condition holds, and fail if it does not."""
 
-    def wait(condition: Callable[[], object], timeout: float = 15) -> None:
+    def wait(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, "it did not come about in time"

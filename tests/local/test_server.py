@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from dask_gateway import Gateway
 from dask_gateway.auth import BasicAuth
+from support import PATIENCE
 
 from htcdaskgateway.local import GatewayServer, LocalSystemError
 
@@ -38,7 +39,7 @@ def test_cluster_computes_and_nothing_is_left(processes_of):
         with gateway.new_cluster(image="some/image:1") as cluster:
             cluster.scale(1)
             with cluster.get_client() as client:
-                assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+                assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
                 assert client.run_on_scheduler(lambda: "PYTHONPATH" in os.environ) is False
         open_cluster = gateway.new_cluster(shutdown_on_close=False)
         assert len(processes_of(directory)) > 3

@@ -181,9 +181,10 @@ def shared(tmp_path):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     directory = tmp_path_factory.mktemp("environment")
-    before, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], str(directory / "cache")
-    yield Environment(directory)
-    os.environ["XDG_CACHE_HOME"] = before
+    with pytest.MonkeyPatch.context() as patch:  # until it is made: the pool of all has its own cache
+        patch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
+        made = Environment(directory)
+    return made
 
 
 @pytest.fixture

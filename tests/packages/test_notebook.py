@@ -118,7 +118,8 @@ def test_a_node_that_has_the_packages_is_not_sent_them_and_one_that_lost_them_is
             cluster.wait_for_workers(1, timeout=100)
             seen = client.submit(here, pure=False).result(timeout=60)
             asked = ["NumShadowStarts", "ExitCode", "NumHolds"]
-            ad, = gateway.sync(cluster.fleet.condor.query, f'HTCDaskGatewayCluster == "{cluster.name}"', asked)
+            runs = f'HTCDaskGatewayCluster == "{cluster.name}" && JobStatus == 2'
+            ad, = gateway.sync(cluster.fleet.condor.query, runs, asked)
             return {**ad, **seen}
 
         with HTCGateway() as gateway:

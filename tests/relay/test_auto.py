@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from dask.distributed import Client
-from support import wait_until, workers_of
+from support import PATIENCE, wait_until, workers_of
 
 pytestmark = [pytest.mark.core, pytest.mark.long]
-
-TIMEOUT = 60
 
 
 @pytest.fixture
@@ -20,7 +18,7 @@ def auto(new_cluster: Any) -> Iterator[Client]:
     cluster = new_cluster(cpus=1, memory="1GB", relay="auto")
     cluster.scale(2)
     with Client(cluster) as client:
-        client.wait_for_workers(2, timeout=TIMEOUT)
+        client.wait_for_workers(2, timeout=PATIENCE)
         yield client
 
 
@@ -28,7 +26,7 @@ def passed(client: Client) -> int:
     """Have one worker make bytes and the other take them."""
     one, other = workers_of(client)
     made = client.submit(lambda: os.urandom(1_000_000), workers=[one], pure=False)
-    return client.submit(len, made, workers=[other], pure=False).result(TIMEOUT)  # type: ignore[no-any-return]
+    return client.submit(len, made, workers=[other], pure=False).result(PATIENCE)  # type: ignore[no-any-return]
 
 
 def relayed(client: Client) -> int:

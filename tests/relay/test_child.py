@@ -171,7 +171,7 @@ def test_a_link_that_is_dead_ends_the_workers_connections_and_the_scheduler_is_t
 def test_a_link_that_is_answered_for_stays_and_the_end_of_a_worker_is_no_dead_link(
     relay: Callable[..., Relay],
 ) -> None:
-    running = relay(pulse=0.05)
+    running = relay(pulse=0.3)
     (link,) = running.give("worker")
     alive, of_the_worker = os.pipe()
     answering = threading.Thread(target=pulse.answer, args=[link, alive, os.getppid()])

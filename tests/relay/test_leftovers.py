@@ -9,11 +9,9 @@ from typing import Any
 import psutil
 import pytest
 from dask.distributed import Client
-from support import children_with, processes, wait_until, workers_of
+from support import PATIENCE, children_with, processes, wait_until, workers_of
 
 pytestmark = [pytest.mark.core, pytest.mark.long]
-
-TIMEOUT = 60
 
 
 def passed(client: Client) -> None:
@@ -21,7 +19,7 @@ def passed(client: Client) -> None:
     one, other = workers_of(client)
     for maker, taker in ((one, other), (other, one)):
         made = client.submit(lambda: os.urandom(1_000_000), workers=[maker], pure=False)
-        assert client.submit(len, made, workers=[taker], pure=False).result(TIMEOUT) == 1_000_000
+        assert client.submit(len, made, workers=[taker], pure=False).result(PATIENCE) == 1_000_000
 
 
 def scheduler_of(client: Client) -> psutil.Process:
@@ -75,7 +73,7 @@ def test_nothing_of_the_relay_is_left_after_an_outage_nor_after_the_end(
     cluster = new_cluster(cpus=1, memory="1GB", relay=relay)
     cluster.scale(2)
     with Client(cluster) as client:
-        client.wait_for_workers(2, timeout=TIMEOUT)
+        client.wait_for_workers(2, timeout=PATIENCE)
         passed(client)
         wait_until(lambda: one_helper_each(client), what="each has its one helper")
         scheduler, before = scheduler_of(client), set(workers_of(client))

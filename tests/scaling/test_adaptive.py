@@ -13,7 +13,7 @@ from typing import Any
 
 import dask.config
 import pytest
-from support import PATIENCE, Pool, Tools, wait_until
+from support import PATIENCE, Pool, Tools, wait_until, workers_of
 
 from htcdaskgateway import HTCGatewayCluster
 from htcdaskgateway.errors import ConfigError
@@ -29,7 +29,7 @@ def test_bursts_bring_workers_by_one_submit_and_leave_none_behind(
     assert (adaptive.minimum, adaptive.maximum) == (0, 6)
     with cluster.get_client() as client:
         futures = client.map(runs.task(), range(200), seconds=0.5, size=10_000)
-        wait_until(lambda: len(client.scheduler_info()["workers"]) == 6, what="6 workers join")
+        wait_until(lambda: len(workers_of(client)) == 6, what="6 workers join")
         client.gather(futures, direct=False)
         assert len(tool_calls.calls_of("condor_submit")) <= 2
 
@@ -61,7 +61,7 @@ def test_600_ticks_while_50_jobs_wait_submit_nothing_and_hardly_ask(
         with cluster.get_client() as client:
             futures = client.map(runs.held_until(flag), range(6000))
             wait_until(
-                lambda: pool.statuses(cluster.name) == [1] * 50 + [2] and client.scheduler_info()["workers"],
+                lambda: pool.statuses(cluster.name) == [1] * 50 + [2] and workers_of(client),
                 what=lambda: f"one worker, 50 idle: {pool.statuses(cluster.name)}",
             )
             assert len(tool_calls.calls_of("condor_submit")) == 1
@@ -104,7 +104,7 @@ def test_shrinking_leaves_workers_that_process_something(
         adaptive = cluster.adapt(minimum=0, maximum=4, interval="0.2s", wait_count=1)
         wait_until(lambda: len(pool.jobs(cluster.name)) == len(workers), what="the idle workers leave")
         log = len(adaptive.log)
-        wait_until(lambda: set(client.scheduler_info()["workers"]) == workers)
+        wait_until(lambda: set(workers_of(client)) == workers)
         flag.touch()
         assert client.gather(busy) == [0, 1]
         del busy
@@ -259,7 +259,7 @@ def test_an_asynchronous_cluster_adapts(system: LocalSystem, pool: Pool) -> None
             await cluster.wait_for_workers(1, timeout=PATIENCE)
             await cluster.scale(0)
             assert adaptive.state == "stopped"
-            assert await cluster.jobs() == []
+            assert not (await cluster.jobs()).live
             adaptive = await cluster.adapt(maximum=2)
             await cluster.adapt(active=False)
             assert adaptive.state == "stopped"

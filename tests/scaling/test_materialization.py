@@ -105,13 +105,15 @@ def test_two_clients_that_scale_at_once_agree(
         cluster.scale(6)
         other.gateway.sync(other.fleet._submit, 6)
         other.scale(6)
-        wait_until(lambda: len(looked(cluster)) == 6, what="6 jobs for both")
-        assert len(looked(other)) == 6
+        for _ in range(2):  # it may be so for a moment while one still makes up for what both have taken back
+            wait_until(lambda: len(looked(cluster)) == len(looked(other)) == 6, what="6 jobs for both")
+            for each in (cluster, other):
+                each.gateway.sync(each.fleet.settled)
 
 
 @pytest.mark.long
 def test_jobs_are_made_until_their_time_to_wait_is_over(new_cluster: Callable[..., Any], pool: Pool) -> None:
-    cluster = new_cluster(requirements=NOWHERE, max_idle=2, max_idle_time="4s")
+    cluster = new_cluster(requirements=NOWHERE, max_idle=2, max_idle_time="12s")
     cluster.scale(20)
     assert len(looked(cluster)) == 20
     wait_until(lambda: len(looked(cluster)) <= 2, what="the 18 others are not made any more")

@@ -111,8 +111,10 @@ def test_either_kind_adapts_beside_the_other(cluster: Any, pool: Pool, runs: Any
         assert wanted == [1, 0], "the server asks for what HTCondor's workers leave to do"
         flag.touch()
         assert busy.result(timeout=PATIENCE) == 200
-        futures = client.map(runs.task(), range(100, 200), seconds=0.1)
+        more = tmp_path / "enough"
+        futures = client.map(runs.held_until(more), range(100, 200))
         wait_until(lambda: names(client, htcondor=False), what="work brings workers of the gateway")
+        more.touch()
         client.gather(futures)
         del futures
         wait_until(lambda: names(client, htcondor=False) == set(), what="they leave again")

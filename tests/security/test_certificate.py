@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support import wait_until
+from support import PATIENCE, wait_until
 from trouble import names
 
 from htcdaskgateway.worker.job import worker_command
@@ -35,7 +35,7 @@ def greeted(address, sni, ca, own=None) -> bool:
         context.load_cert_chain(own / "dask.crt", own / "dask.pem")
     try:
         with (
-            socket.create_connection(address, timeout=10) as plain,
+            socket.create_connection(address, timeout=PATIENCE) as plain,
             context.wrap_socket(plain, server_hostname=sni) as comm,
         ):
             # Which certificate the client has is looked at after its side of the handshake is done.

@@ -34,7 +34,6 @@ EXPLORE = os.environ.get("HYPOTHESIS_EXPLORE")
 EXAMPLES = settings(
     max_examples=int(EXPLORE or os.environ.get("HYPOTHESIS_EXAMPLES", "20")),
     derandomize=EXPLORE is None,
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],  # to shrink an example takes hundreds of processes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -249,7 +248,7 @@ def test_text_in_a_condor_configuration_is_read_back_by_condor_config_val(tmp_pa
 
 
 @given(text)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_name_of_a_cluster_stays_in_its_directory_and_means_nothing_to_anyone(name):
     try:
         staging.check_cluster_name(name)
@@ -274,7 +273,7 @@ def test_name_of_a_cluster_that_could_mean_more_is_refused_everywhere(fake_tools
 
 
 @given(st.lists(text.filter(lambda value: "\0" not in value and "\ud800" not in value), max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_arguments_of_a_tool_reach_it_as_they_are(tmp_path_factory, arguments):
     directory = tmp_path_factory.mktemp("tools")
     tool = directory / "condor_q"

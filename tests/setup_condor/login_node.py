@@ -90,7 +90,8 @@ class LoginNode:
     async def _process(self, process: asyncssh.SSHServerProcess) -> None:
         command = process.command or ""
         self.commands.append(command)
-        process.stdout.write(self.motd.encode())
+        whole, newline, begun = self.motd.rpartition("\n")
+        process.stdout.write((whole + newline).encode())
         if self.echoes_password:
             process.stderr.write(f"debug: your password is {self.passwords[-1]}\n".encode())
         if self.cut == "command":
@@ -114,7 +115,8 @@ class LoginNode:
             if running.returncode is None:
                 running.kill()
                 await running.wait()
-        process.stdout.write(out + self.farewell.encode())
+        # In one piece with the line it stands in: a silence there is a question.
+        process.stdout.write(begun.encode() + out + self.farewell.encode())
         process.stderr.write(err)
         process.exit(running.returncode or 0)
 

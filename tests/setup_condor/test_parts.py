@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as unhurried
 from hypothesis import strategies as st
 
 from htcdaskgateway import config
@@ -43,7 +42,6 @@ def defaults() -> None:
     config.set_defaults()
 
 
-@unhurried(deadline=None)  # the machine may be busy
 @given(
     before=st.text(alphabet=st.characters(exclude_categories=["Cs"])),
     after=st.text(alphabet=string.whitespace + "\"'>,;!$%&/()[]{}"),
@@ -162,7 +160,6 @@ def test_the_kind_of_a_question(line, echo, kind):
     assert questions.recognise(line, echo) is kind
 
 
-@unhurried(deadline=None)  # the machine may be busy
 @given(st.text(), st.booleans())
 def test_a_password_goes_only_where_the_terminal_hides_it(line, echo):
     kind = questions.recognise(line, echo)
@@ -178,7 +175,6 @@ def test_the_option_of_a_second_factor():
     assert chosen == {"push": "2", "phone": "1", "sms": "10", "10": "10", "7": None, "ask": None, "passcode": None}
 
 
-@unhurried(deadline=None)  # the machine may be busy
 @given(secret=st.text(alphabet=string.printable.strip(), min_size=6), around=st.text())
 def test_a_secret_is_blanked_wherever_it_stands(secret, around):
     blank = secrets.Redactor()

@@ -28,7 +28,7 @@ def look():
     return {"prefix": sys.prefix, "container": os.environ.get("APPTAINER_CONTAINER", "none")}
 (looked, *_) = client.run(look).values()
 looked |= {"staging": str(cluster.fleet.staging.directory.parent), "schedd": cluster.fleet.schedd}
-looked |= {"workers": len(client.scheduler_info()["workers"]), "scheduler": client.scheduler.address}
+looked |= {"workers": len(client.nthreads()), "scheduler": client.scheduler.address}
 print("FOUND " + json.dumps(looked))
 """
 LEFT = """

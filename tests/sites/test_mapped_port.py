@@ -66,7 +66,7 @@ def test_workers_join_and_reach_one_another_at_the_ports_that_the_node_maps(mapp
             # One that is evicted hands over what nobody can compute again.
             kept = client.scatter(b"kept", workers=[first], direct=False)
             pool.run("condor_vacate_job", str(JobId.of_worker(names[first])))
-            wait_until(lambda: first not in client.scheduler_info()["workers"], what="the worker is gone")
+            wait_until(lambda: first not in workers_of(client), what="the worker is gone")
             assert client.gather(kept, direct=False) == b"kept"
             assert [*client.who_has(kept).values()] == [(second,)]
         except BaseException:

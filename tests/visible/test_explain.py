@@ -176,7 +176,7 @@ def test_a_job_that_is_held_is_replaced_without_touching_those_that_run(
     calls = re.findall(r"`(cluster\.scale[^`]*)`", told)
     assert calls == ["cluster.scale(1)", "cluster.scale(2)"]
     cluster.scale(1)
-    assert [job.id for job in cluster.jobs()] == [running]
+    assert [job.id for job in cluster.jobs().live] == [running]
 
 
 def test_a_container_in_a_pool_without_apptainer(new_cluster: Callable[..., Any]) -> None:

@@ -29,6 +29,7 @@ def with_workers(cluster: Any, n: int) -> Any:
 @pytest.mark.long
 def test_of_running_and_of_finished_workers(spool: bool, new_cluster: Callable[..., Any], pool: Pool) -> None:
     cluster = new_cluster(spool=spool)
+    dask.config.set({"htcdaskgateway.retire-grace": "60s"})  # a worker ends by itself, on a slow machine too
     with_workers(cluster, 2)
     names = {job.worker_name for job in cluster.jobs()}
     running = wait_until(
@@ -57,7 +58,7 @@ def test_of_running_and_of_finished_workers(spool: bool, new_cluster: Callable[.
 def test_a_spooled_job_leaves_the_queue_when_nobody_fetches_its_output(
     new_cluster: Callable[..., Any], pool: Pool
 ) -> None:
-    cluster = new_cluster(spool=True, max_held_time=3)
+    cluster = new_cluster(spool=True, max_held_time=15)
     with_workers(cluster, 1)
     dask.config.set({"htcdaskgateway.retire-grace": "60s"})  # it ends by itself, on a slow machine too
     cluster.scale(0)
@@ -84,7 +85,7 @@ def test_machines_that_do_not_answer_cost_a_bounded_time_however_many_they_are(
 ) -> None:
     cluster = new_cluster()
     with_workers(cluster, 2)
-    monkeypatch.setattr(logs, "TAIL_TIMEOUT", 0.5)
+    monkeypatch.setattr(logs, "TAIL_TIMEOUT", 3.0)
     monkeypatch.setattr(logs, "_AT_ONCE", 1)
     tool_calls.script("condor_tail", "exec sleep 600")
     found = cluster.logs()

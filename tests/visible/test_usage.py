@@ -104,7 +104,9 @@ def test_a_cluster_without_jobs(cluster: Any) -> None:
     assert cluster.usage().core_hours == 0
 
 
-def test_a_history_that_cannot_be_read_is_an_error(tool_calls: Tools, cluster: Any) -> None:
+def test_a_history_that_cannot_be_read_is_an_error(
+    tool_calls: Tools, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool_calls.answer("condor_history", stderr="no history today", code=1)
     with pytest.raises(CondorError, match="HTCondor's history could not be read"):
         cluster.usage()
@@ -112,9 +114,10 @@ def test_a_history_that_cannot_be_read_is_an_error(tool_calls: Tools, cluster: A
     with pytest.raises(CondorError, match="condor_history answered something that is not a list of jobs"):
         cluster.usage()
     tool_calls.script("condor_history", "exec sleep 60")
-    cluster._session.condor.timeout = 1.0
-    with pytest.raises(CondorTimeoutError, match="the history of a busy schedd is long"):
-        cluster.usage()
+    with monkeypatch.context() as context:
+        context.setattr(cluster._session.condor, "timeout", 3.0)  # of condor_q, which is asked first, too
+        with pytest.raises(CondorTimeoutError, match="the history of a busy schedd is long"):
+            cluster.usage()
 
 
 def test_much_memory_for_little_use() -> None:

@@ -63,7 +63,7 @@ def test_jobs_and_tasks_are_shown_together(new_cluster: Callable[..., Any], pool
     held = cluster.jobs()[0].id
     wait_until(lambda: "Tasks  1 done, 5 to do" in once(cluster.name), what=lambda: once(cluster.name))
     pool.run("condor_hold", "-reason", "for this test", held)
-    told = wait_until(lambda: "1 running, 1 held" in (found := once(cluster.name)) and found)
+    told = wait_until(lambda: "1 running, 1 held; 1 worker joined" in (found := once(cluster.name)) and found)
     assert f"Cluster {cluster.name}" in told
     assert "Jobs   2 asked for: 1 running, 1 held; 1 worker joined" in told
     rows = told.splitlines()[6:]

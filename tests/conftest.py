@@ -248,7 +248,8 @@ def _forked_schedulers(directory: Path) -> Iterator[str]:
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
     """A gateway server whose clusters outlive its restart."""
     with (
-        _forked_schedulers(tmp_path_factory.mktemp("schedulers")) as forked,
+        # Named so that another run, which may see an own /tmp below the same names, has none of that name.
+        _forked_schedulers(tmp_path_factory.mktemp(f"schedulers-{os.getpid()}-")) as forked,
         GatewayServer(persistent=True, extra_config=SCHEDULERS + forked) as server,
     ):
         yield server

@@ -177,10 +177,14 @@ def schedd_beside(pool: PersonalPool, name: str, **settings: str) -> Iterator[Pe
     }
     with PersonalPool(config={**own, **settings}) as beside:
         there = Pool(beside.installation.bin)
-        wait_until(
-            lambda: {"schedd@", name} <= {*there.run("condor_status", "-schedd", "-af", "Name").split()},
-            what="both schedds can be found",
-        )
+
+        def found() -> bool:
+            names = {*there.run("condor_status", "-schedd", "-af", "Name").split()}
+            # The collector may still know one of that name that has ended.
+            answer = there.run("condor_q", "-name", name, "-totals", check=False)
+            return {"schedd@", name} <= names and "Total for query" in answer
+
+        wait_until(found, what="both schedds can be found")
         yield beside
 
 

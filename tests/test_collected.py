@@ -114,7 +114,7 @@ def test_a_cluster_that_nobody_holds_is_shut_down_at_once(gateway: Any, use: Cal
         use(cluster)
         del cluster
         # The view may be looking at it at this moment.
-        wait_until(lambda: known() is None, timeout=10, what="nothing holds the cluster")
+        wait_until(lambda: known() is None, what="nothing holds the cluster")
         wait_until(lambda: not gateway.list_clusters(), what="the cluster is shut down")
     finally:
         gc.enable()

@@ -43,11 +43,11 @@ def other_python(tmp_path_factory):
     subprocess.run([python, "-m", "venv", directory], check=True, timeout=120)
     same = [f"{name}=={version(name)}" for name in ("dask", "distributed", "dask-gateway", "tornado")]
     pip = [directory / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*pip, "install", "--no-compile", *same], capture_output=True, text=True, timeout=400, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"no environment for {python}: {done.stderr[-500:]}")
+    command = [*pip, "install", "--no-compile", *same]
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=400, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"no environment for {python}: {error} {str(error.stderr)[-500:]}")
     return directory / "bin" / "python"
 
 

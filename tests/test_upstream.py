@@ -45,6 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(800)
 def test_dask_gateways_own_tests_of_its_client_pass(source: Path, pool: Pool) -> None:
     # They make servers of their own, for users of any name.
     environment = {
@@ -58,7 +59,7 @@ def test_dask_gateways_own_tests_of_its_client_pass(source: Path, pool: Pool) ->
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-10000:] + done.stderr[-3000:]

@@ -113,9 +113,13 @@ def test_one_question_is_enough_where_there_are_containers(bare: Path, fake_tool
 def test_a_pool_that_shows_no_slot_or_does_not_answer_passes(
     bare: Path, fake_tools: Tools, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def told() -> list[str]:  # but what another test has left, which is collected now
+        ours = [record for record in caplog.records if record.name.startswith("htcdaskgateway")]
+        return [record.message.partition(":")[0] for record in ours]
+
     fake_tools.answer("condor_status")
     slots("/x/a.sif")
-    assert not caplog.records
+    assert told() == []
     fake_tools.answer("condor_status", stderr="Failed to connect", code=1)
     slots("/x/a.sif")
     fake_tools.script("condor_status", "sleep 60")
@@ -124,9 +128,7 @@ def test_a_pool_that_shows_no_slot_or_does_not_answer_passes(
     assert time.monotonic() - began < 10
     (fake_tools.directory / "condor_status").unlink()
     slots("/x/a.sif")
-    assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "Cannot tell whether the pool's slots run containers"
-    ] * 3
+    assert told() == ["Cannot tell whether the pool's slots run containers"] * 3
 
 
 SIDE = {

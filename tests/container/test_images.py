@@ -281,7 +281,10 @@ def test_apptainer_is_not_on_the_node(images: Images, new_cluster: Any, pool: An
 
 
 def test_other_versions_are_told(images: Images, new_cluster: Any) -> None:
-    path = image.sandbox(pip=[f"msgpack<{MSGPACK}"])
+    try:
+        path = image.sandbox(pip=[f"msgpack<{MSGPACK}"])
+    except LocalSystemError as error:
+        pytest.skip(f"no other msgpack can be had here: {error}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         cluster = new_cluster(container_image=str(path), container_runtime="apptainer")

@@ -59,7 +59,7 @@ def test_killed_client_leaves_nothing_that_lasts(short_lived, breakable_pool):
         wait_until(lambda: not gateway.list_clusters(), what="the idle scheduler ends")
         ended = time.monotonic()
         wait_until(lambda: not trouble.workers(name), what="the workers end")
-        assert time.monotonic() - ended < 2 * DEATH
+        assert time.monotonic() - ended < DEATH + 30  # not the minute that is the default
         wait_until(lambda: not pool.jobs(name), what=lambda: f"all jobs leave: {pool.statuses(name)}")
         assert time.monotonic() - ended < max(WAIT, HELD) + 25  # the schedd looks every 5 s here
         assert sorted(ad["JobStatus"] for ad in pool.history(name)) == [3, 3, 4, 4]  # two removed, two ended

@@ -51,6 +51,7 @@ def test_tools_alone_are_no_installation(tmp_path, missing):
 def test_a_named_installation_comes_before_one_on_the_path_and_one_of_the_environment(tmp_path, cache, monkeypatch):
     named, on_path, environment = (fake(tmp_path / name) for name in ("named", "path", "environment"))
     monkeypatch.setattr(sys, "prefix", str(environment))
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert find().prefix == environment
     monkeypatch.setenv("PATH", str(on_path / "bin"))
     assert find().prefix == on_path

@@ -70,7 +70,7 @@ def test_server_and_proxy_restart_alone():
 
 
 def test_start_that_fails_shows_the_log(processes_of, tmp_path, monkeypatch):
-    directory = tmp_path / "temporary"
+    directory = tmp_path / f"temporary-{os.getpid()}"
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
     monkeypatch.setattr("tempfile.tempdir", None)

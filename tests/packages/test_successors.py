@@ -104,7 +104,7 @@ def test_a_task_that_fails_where_the_environment_has_gone_gets_no_hint_and_no_er
     stage = types.SimpleNamespace(spec=spec, packed=object())
     caplog.set_level("INFO")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", stale.StaleCodeWarning)
         asyncio.run(stale._hint(ImportError("no module"), stage))
     assert (
         f"cannot tell whether the code has changed since the workers got it: packages='{tmp_path}/gone'"

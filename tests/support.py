@@ -54,6 +54,11 @@ def workers_of(client: Any) -> dict[str, Any]:
     return client.sync(client.scheduler.identity)["workers"]  # type: ignore[no-any-return]
 
 
+def reconnected(client: Any) -> None:
+    """Wait until a client has its connection again or has given up: closed meanwhile, Dask's raises an error."""
+    wait_until(lambda: client.status in ("running", "closed"), what=lambda: f"the client is {client.status}")
+
+
 def wait_until(condition: Callable[[], T], timeout: float = PATIENCE, what: str | Callable[[], object] = "") -> T:
     """Ask until `condition` returns something true, and return that; fail after `timeout` seconds.
 

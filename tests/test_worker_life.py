@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from dask_gateway import Gateway
-from support import PATIENCE, wait_until
+from support import PATIENCE, reconnected, wait_until
 from trouble import end_a_worker
 
 from htcdaskgateway import JobStatus
@@ -121,6 +121,7 @@ def test_a_worker_that_has_lost_its_connection_comes_back(one, pool, system):
         (after,) = wait_until(lambda: names(again), what="the worker is back")
         assert after != before
         assert JobId.of_worker(after) == JobId.of_worker(before)
+    reconnected(client)
 
 
 @pytest.mark.filterwarnings("ignore:HTCondor holds worker jobs")

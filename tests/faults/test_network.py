@@ -8,7 +8,7 @@ import time
 
 import pytest
 from dask_gateway import GatewayClusterError
-from support import wait_until
+from support import reconnected, wait_until
 from trouble import Work, names, wait_for_workers
 
 from htcdaskgateway.errors import SchedulerError
@@ -33,6 +33,7 @@ def test_workers_come_back_when_the_proxy_does_and_the_work_goes_on(cluster, sys
         before = names(client)
         system.server.stop_proxy()
         system.server.start_proxy()
+        reconnected(client)
     with cluster.get_client() as client:
         wait_for_workers(client, 2, but=before)
         squares = client.get_dataset("squares")

@@ -13,7 +13,7 @@ import pytest
 from dask.distributed import Client
 from dask_gateway import GatewayWarning
 from distributed.comm.registry import backends
-from support import PATIENCE, children_with, wait_until, workers_of
+from support import PATIENCE, children_with, reconnected, wait_until, workers_of
 
 from htcdaskgateway import WorkerSpec
 from htcdaskgateway.condor.jobs import JobId
@@ -318,6 +318,7 @@ def test_work_goes_on_when_the_proxy_was_restarted(relayed: Client, system: Any)
             what="both workers have joined again",
         )
         assert passed(client) == 20_000_000
+    reconnected(relayed)
 
 
 @pytest.mark.long

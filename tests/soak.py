@@ -134,7 +134,10 @@ class Faults:
 
     def client_restarted(self) -> None:
         """Restart all workers; what they held and computed is gone, as with any Dask client."""
+        before = self.client.generation
         self.client.restart(wait_for_workers=False)
+        # What is submitted before the client has heard of it is cancelled, and the answer may come sooner.
+        wait_until(lambda: self.client.generation > before, PATIENCE, "the client has heard of the restart")
 
     def stopped_while_adapting(self) -> None:
         """Stop a cluster while another client submits for it; no job may stay or come."""

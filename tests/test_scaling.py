@@ -206,7 +206,7 @@ def test_jobs_that_wait_go_before_workers(new_cluster, pool):
     cluster.scale(2)
     assert pool.statuses(cluster.name) == [1, 2]  # the held one first
     cluster.scale(1)
-    assert [job.id for job in cluster.jobs()] == [running.id]
+    assert [job.id for job in cluster.jobs().live] == [running.id]
 
 
 def test_two_clusters_do_not_touch_each_other(new_cluster, pool):

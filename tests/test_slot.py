@@ -145,7 +145,8 @@ def test_adaptive_scaling_counts_workers(new_cluster, pool):
     cluster = new_cluster(processes=2, cpus=2, memory="512MB")
     cluster.adapt(minimum=0, maximum=4, interval="200ms", wait_count=2)
     with cluster.get_client() as client:
-        tasks = client.map(lambda n: time.sleep(0.2) or n, range(40), pure=False)
+        # As long as the later job's workers may take to come the work asks for all four.
+        tasks = client.map(lambda n: time.sleep(1) or n, range(40), pure=False)
         joined(client, 4)
         assert len(pool.jobs(cluster.name)) == 2
         assert client.gather(tasks) == list(range(40))

@@ -248,11 +248,20 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
         self.cluster.want(jobs)
         return dict(await super().recommendations(jobs))
 
+    async def scale_up(self, n: int) -> None:
+        """Submit what is missing, unless another client has scaled the cluster since this look began."""
+        if await self._is_noted():
+            await super().scale_up(n)
+
     async def workers_to_close(self, target: int) -> list[JobId]:
         """Return jobs whose workers process nothing, as many as are too many when nothing waits any more."""
         view: FleetView = self.cluster
         return view.unoccupied[: max(0, len(view.observed) - target)]
 
     async def scale_down(self, workers: Collection[JobId]) -> None:
-        """Remove these: jobs that wait at once, workers when their data has moved, unless they have got work."""
-        await self.cluster.scale_down(workers)
+        """Remove these: jobs that wait at once, workers when their data has moved, unless they have got work.
+
+        But none where another client has scaled the cluster since this look began.
+        """
+        if await self._is_noted():
+            await self.cluster.scale_down(workers)

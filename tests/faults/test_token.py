@@ -82,7 +82,7 @@ def test_jobs_of_a_token_that_bears_another_name_than_the_account_are_counted_an
     assert len(cluster.jobs()) == 3
     cluster.scale(3)
     cluster.scale(2)
-    assert len(cluster.jobs()) == 2
+    assert len(cluster.jobs().live) == 2
     assert "cannot run in this pool" in str(cluster.explain())
     cluster.shutdown()
     assert (

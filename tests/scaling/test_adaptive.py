@@ -153,6 +153,25 @@ def test_scale_ends_adapting_whoever_calls_it(cluster: Any, gateway: Any, pool: 
     assert not pool.jobs(cluster.name)
 
 
+@pytest.mark.parametrize(("n", "minimum"), [(0, 1), (2, 0)], ids=["scaled to 0", "scaled to 2"])
+def test_a_look_that_was_under_way_does_not_undo_what_another_client_has_scaled(
+    n: int, minimum: int, new_cluster: Any, gateway: Any, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = new_cluster(requirements="HasNoSuchThing")
+    cluster.scale(n)
+    looked = FleetView.refresh
+
+    async def refresh(self: FleetView, target_duration: float) -> int:
+        found = await looked(self, target_duration)
+        await asyncio.to_thread(gateway.scale_cluster, cluster.name, n)
+        return found
+
+    monkeypatch.setattr(FleetView, "refresh", refresh)
+    adaptive = cluster.adapt(minimum=minimum, maximum=3, interval="0.2s", wait_count=1)
+    wait_until(lambda: adaptive.state == "stopped", what="another client's scale() is noticed")
+    assert len(pool.jobs(cluster.name)) == n
+
+
 def test_what_the_work_asks_for_and_who_does_nothing(cluster: Any) -> None:
     link = cluster.fleet.scheduler
 

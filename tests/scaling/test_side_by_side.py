@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, Pool, wait_until
+from support import PATIENCE, Pool, wait_until, workers_of
 
 from htcdaskgateway.fleet.adaptive import Bounds
 
 
 def names(client: Any, htcondor: bool) -> set[str]:
     """Return the names of the workers of one kind."""
-    workers = list(client.cluster.scheduler_info["workers"].values())
+    workers = workers_of(client).values()
     return {str(worker["name"]) for worker in workers if str(worker["name"]).startswith("htcondor-") == htcondor}
 
 
 def kept(client: Any, futures: list[Any], workers: set[str]) -> bool:
     """Tell whether each of these results lies on one of these workers."""
     addresses = client.who_has(futures)
-    by_name = {str(info["name"]): address for address, info in client.cluster.scheduler_info["workers"].items()}
+    by_name = {str(info["name"]): address for address, info in workers_of(client).items()}
     there = {by_name[name] for name in workers}
     return all(set(where) & there for where in addresses.values())
 
@@ -46,7 +46,7 @@ def test_either_kind_scales_to_0_and_back_beside_the_other(
         task = runs.task()
         client.gather(client.map(task, range(60), seconds=0.1))
         # A result on each worker.
-        address = {str(info["name"]): addr for addr, info in cluster.scheduler_info["workers"].items()}
+        address = {str(info["name"]): addr for addr, info in workers_of(client).items()}
         results = {
             name: client.submit(task, 100 + i, 0, 1000, workers=address[name], allow_other_workers=True)
             for i, name in enumerate(sorted(theirs | ours))

@@ -38,7 +38,7 @@ def test_it_returns_when_the_workers_are_there_and_is_quiet_where_nobody_looks(
     cluster.scale(2)
     capfd.readouterr()
     cluster.wait_for_workers(2, timeout=PATIENCE)
-    assert len(cluster.scheduler_info["workers"]) == 2
+    wait_until(lambda: len(cluster.scheduler_info["workers"]) == 2, what="the view, which is told apart, has both")
     cluster.wait_for_workers(1)
     with cluster.get_client() as client:
         client.wait_for_workers(2)

@@ -322,7 +322,8 @@ def test_letting_a_cluster_go_shuts_it_down(gateway, pool):
     gc.collect()
     # In a thread of its own if it met another collection.
     wait_until(lambda: not pool.jobs(name), what="the job is removed")
-    wait_until(lambda: gone(gateway, name), what="nothing of it is left")
+    wait_until(lambda: not (staging.staging_root() / name / "credentials").exists(), what="its key is removed")
+    assert gone(gateway, name)
 
 
 def test_the_worker_can_be_changed_on_connecting(gateway, standing):

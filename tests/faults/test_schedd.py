@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 import pytest
 from support import wait_until
@@ -18,15 +18,9 @@ from htcdaskgateway.errors import CondorError, CondorTimeoutError, CondorUnreach
 SHORT = 3.0  # seconds; the time limit of a tool where one is made to hang
 
 
-@contextlib.contextmanager
 def limited(cluster, seconds=SHORT):
-    """Let a tool take so long within the block; elsewhere a busy machine may need more."""
-    condor = cluster.fleet.condor
-    before, condor.timeout = condor.timeout, seconds
-    try:
-        yield
-    finally:
-        condor.timeout = before
+    """Let a tool take so long within a block; elsewhere a busy machine may need more."""
+    return patch.object(cluster.fleet.condor, "timeout", seconds)
 
 
 CLIENT = """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import PATIENCE, processes
+from support import processes
 
 from htcdaskgateway.local.install import Installation, find_or_install
 
@@ -25,16 +24,3 @@ def processes_of() -> Callable[[str | Path], list[int]]:
         return [pid for pid, command, environment in processes() if str(text) in command + environment]
 
     return find
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    """Wait until a condition holds, and fail if it does not."""
-
-    def wait(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come about in time"
-            time.sleep(0.05)
-
-    return wait

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support import wait_until
 
 from htcdaskgateway.local import LocalSystemError, PersonalPool
 from htcdaskgateway.local.__main__ import main
@@ -39,7 +40,7 @@ def tool(pool, name, *arguments):
     return run([Path(pool.environ["CONDOR_BIN_DIR"]) / name, *arguments], timeout=20, env=env)
 
 
-def test_jobs_run_and_end_with_the_pool(installation, tmp_path, processes_of, eventually):
+def test_jobs_run_and_end_with_the_pool(installation, tmp_path, processes_of):
     mark = f"mark-{os.getpid()}-{tmp_path.name}"
     with PersonalPool(installation=installation, cpus=5, memory="2GiB", config={"POOL_TEST": "a b"}) as pool:
         directory = pool.directory
@@ -51,15 +52,15 @@ def test_jobs_run_and_end_with_the_pool(installation, tmp_path, processes_of, ev
         submit.write_text(JOB.format(mark=mark, count=2))
         done = tool(pool, "condor_submit", str(submit))
         assert done.returncode == 0, done.stderr
-        eventually(lambda: "2 of 2 jobs running" in pool.status())
-        eventually(lambda: len(processes_of(mark)) == 2)
+        wait_until(lambda: "2 of 2 jobs running" in pool.status())
+        wait_until(lambda: len(processes_of(mark)) == 2)
     assert not processes_of(mark)
     assert not processes_of(directory)
     assert not directory.exists()
     assert pool.status() == "not running"
 
 
-def test_queue_is_kept_in_a_directory_of_ones_own(installation, tmp_path, eventually):
+def test_queue_is_kept_in_a_directory_of_ones_own(installation, tmp_path):
     deep = tmp_path / ("a-long-name-" * 8)
     submit = tmp_path / "submit"
     submit.write_text(JOB.format(mark="x", count=1))
@@ -74,14 +75,14 @@ def test_queue_is_kept_in_a_directory_of_ones_own(installation, tmp_path, eventu
         assert "of 1 jobs" in pool.status()
 
 
-def test_a_pool_ends_with_the_program_that_was_killed(installation, tmp_path, processes_of, eventually):
+def test_a_pool_ends_with_the_program_that_was_killed(installation, tmp_path, processes_of):
     env = {**os.environ, "CONDOR_BIN_DIR": str(installation.bin)}
     env.pop("HTCONDOR_SUITE", None)
     pool = PersonalPool(tmp_path / "pool", installation=installation)
     command = [sys.executable, "-c", PARENT, str(pool.directory)]
     assert subprocess.run(command, env=env, timeout=60, check=False).returncode == -signal.SIGKILL
-    eventually(lambda: not pool.running())
-    eventually(lambda: not processes_of(pool.directory))
+    wait_until(lambda: not pool.running())
+    wait_until(lambda: not processes_of(pool.directory))
 
 
 def test_start_that_fails_leaves_nothing(installation, processes_of):

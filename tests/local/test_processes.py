@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from support import COVERAGE
+from support import COVERAGE, wait_until
 
 from htcdaskgateway.local import guard, processes
 from htcdaskgateway.local.errors import LocalSystemError
@@ -57,11 +57,11 @@ def alive(pid):
 
 
 @pytest.fixture
-def server(tmp_path, eventually):
+def server(tmp_path):
     process = GuardedProcess(tmp_path / "lock", tmp_path / "log", grace=5)
     process.start([sys.executable, "-c", SERVER], env=os.environ, cwd=tmp_path)
     try:
-        eventually((tmp_path / "ids").exists)
+        wait_until((tmp_path / "ids").exists)
         yield process
     finally:
         process.stop()
@@ -84,15 +84,15 @@ def test_stop_ends_everything_and_gives_grace(tmp_path, server):
     server.stop()
 
 
-def test_halt_and_resume_keep_what_the_server_started(tmp_path, server, eventually):
+def test_halt_and_resume_keep_what_the_server_started(tmp_path, server):
     main, child = ids(tmp_path)
     (tmp_path / "ids").unlink()
     server.halt()
-    eventually(lambda: not alive(main))
+    wait_until(lambda: not alive(main))
     assert alive(child)
     assert server.running()
     server.resume()
-    eventually((tmp_path / "ids").exists)
+    wait_until((tmp_path / "ids").exists)
     new_main, new_child = ids(tmp_path)
     assert new_main != main
     server.stop()
@@ -114,7 +114,7 @@ def test_a_second_guard_of_one_lock_starts_nothing(tmp_path, server):
 
 
 @pytest.mark.parametrize("detached", [False, True])
-def test_a_process_ends_with_the_program_that_was_killed_unless_it_is_detached(tmp_path, detached, eventually):
+def test_a_process_ends_with_the_program_that_was_killed_unless_it_is_detached(tmp_path, detached):
     how = "detached" if detached else ""
     command = [sys.executable, "-c", PARENT, str(tmp_path), how, SERVER, *processes.GUARD]
     done = subprocess.run(command, timeout=20, check=False)
@@ -124,23 +124,23 @@ def test_a_process_ends_with_the_program_that_was_killed_unless_it_is_detached(t
     if detached:
         assert process.running()
         process.stop()
-    eventually(lambda: not process.running())
+    wait_until(lambda: not process.running())
     assert not any(map(alive, pids))
     assert (tmp_path / "own").exists() == detached
 
 
-def test_a_process_ends_with_its_guard(tmp_path, server, eventually):
+def test_a_process_ends_with_its_guard(tmp_path, server):
     os.kill(server.pid(), signal.SIGKILL)
     main, child = ids(tmp_path)
-    eventually(lambda: not alive(main))
+    wait_until(lambda: not alive(main))
     os.kill(child, signal.SIGKILL)
     assert not server.running()
 
 
-def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path, eventually):
+def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path):
     process = GuardedProcess(tmp_path / "lock", tmp_path / "log")
     process.start([tmp_path / "nothing"], env=os.environ, cwd=tmp_path)
-    eventually(lambda: not process.running())
+    wait_until(lambda: not process.running())
     assert "cannot run" in process.log.read_text()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dask_gateway import Gateway
 from dask_gateway.auth import BasicAuth
-from support import PATIENCE
+from support import PATIENCE, wait_until
 
 from htcdaskgateway.local import GatewayServer, LocalSystemError
 
@@ -92,15 +92,15 @@ def test_server_that_another_listens_for_is_not_taken_for_ours():
 
 
 @pytest.mark.long
-def test_a_server_ends_with_the_program_that_was_killed_and_leaves_no_file(processes_of, eventually):
+def test_a_server_ends_with_the_program_that_was_killed_and_leaves_no_file(processes_of):
     done = subprocess.run(
         [sys.executable, "-c", PARENT], timeout=60, stdout=subprocess.PIPE, text=True, check=False
     )
     assert done.returncode == -signal.SIGKILL
     directory = done.stdout.strip()
     assert directory
-    eventually(lambda: not processes_of(directory))
-    eventually(lambda: not Path(directory).exists())
+    wait_until(lambda: not processes_of(directory))
+    wait_until(lambda: not Path(directory).exists())
 
 
 def test_a_server_behind_a_prefix_and_with_https_counts_as_up(tmp_path):
